@@ -1,1 +1,86 @@
 //! The policy: who may have which groups, for how long, on what key, and why.
+//!
+//! A file is read by [`Policy::parse`] into checked rules, or refused with every finding's line and column. A request's
+//! [`Facts`] are judged by [`Policy::evaluate`], a pure function: the same policy and facts give the same
+//! [`Evaluation`]. What no rule grants is denied, and nothing in a file can grant a `system:` name.
+
+mod at;
+mod evaluate;
+mod load;
+mod rule;
+mod user;
+mod wire;
+
+pub use at::Position;
+pub use evaluate::{Evaluation, Facts, KeyFacts, Outcome, Verdict};
+pub use load::{Finding, LoadError};
+pub use rule::{Decision, Stage};
+pub use user::User;
+
+use crate::name::{ClusterName, UserName};
+use std::collections::HashMap;
+
+/// The most bytes a policy file may have.
+pub const MAX_POLICY_BYTES: usize = 4 * 1024 * 1024;
+
+/// A policy that was read and checked.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    cluster: ClusterName,
+    users: HashMap<UserName, User>,
+    digest: [u8; 32],
+    generation: u64,
+}
+
+impl Policy {
+    /// Reads a policy, YAML or JSON. `file` names it in errors.
+    ///
+    /// # Errors
+    /// Every finding, with its place in the file.
+    pub fn parse(file: &str, source: &[u8]) -> Result<Self, LoadError> {
+        load::parse(file, source)
+    }
+
+    /// The same policy, counted as the `generation`th that this process uses.
+    #[must_use]
+    pub fn with_generation(mut self, generation: u64) -> Self {
+        self.generation = generation;
+        self
+    }
+
+    /// Which policy of this process it is; 1 for the first.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// SHA-256 of the file's bytes.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        self.digest
+    }
+
+    /// The cluster that the policy is for.
+    #[must_use]
+    pub fn cluster(&self) -> &ClusterName {
+        &self.cluster
+    }
+
+    /// The user of that name.
+    #[must_use]
+    pub fn user(&self, name: &UserName) -> Option<&User> {
+        self.users.get(name)
+    }
+
+    /// Whether who Kubernetes calls `creator` may ask in the name of `user`: it is the same name, or the policy maps it.
+    #[must_use]
+    pub fn speaks_for(&self, creator: &str, user: &UserName) -> bool {
+        todo!("{creator} {user}")
+    }
+
+    /// Judges a request.
+    #[must_use]
+    pub fn evaluate(&self, facts: &Facts<'_>) -> Evaluation {
+        evaluate::evaluate(self, facts)
+    }
+}
