@@ -1,0 +1,174 @@
+//! A cluster with a signer on it: the embedded API server, or a real control plane where `KUBEBUILDER_ASSETS` names one.
+//!
+//! The suites use [`Cluster`] and do not know which it is.
+
+mod embedded;
+mod envtest;
+
+use crate::child::{Running, program};
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::Duration,
+};
+use tempfile::TempDir;
+
+/// How long a server may take until it is ready, on a busy machine.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// What a cluster is started with.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The policy file's text.
+    pub policy: String,
+    /// The attestation roots, beside Yubico's, that the signer trusts.
+    pub attestation_roots: Vec<PathBuf>,
+}
+
+/// A running API server and signer.
+#[derive(Debug)]
+pub struct Cluster {
+    // Dropped in this order: the signer goes before its API server, both before their folder.
+    signer: Option<Running>,
+    control_plane: Option<envtest::ControlPlane>,
+    setup: Setup,
+    files: Files,
+    dir: TempDir,
+}
+
+/// Where clients find it.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// Such as `https://127.0.0.1:4711`.
+    pub server: String,
+    /// The CA of the server's own certificate, PEM.
+    pub server_ca: PathBuf,
+    /// What engineers' certificates chain to, PEM.
+    pub trust_bundle: PathBuf,
+    /// A kubeconfig that may do all.
+    pub admin_kubeconfig: PathBuf,
+    /// The signer's data directory.
+    pub data: PathBuf,
+    /// The policy file.
+    pub policy: PathBuf,
+}
+
+impl Cluster {
+    /// Starts one.
+    ///
+    /// # Panics
+    /// When it does not get ready; what it printed is in the message.
+    #[must_use]
+    pub fn start(setup: &Setup) -> Self {
+        let dir = tempfile::Builder::new().prefix("touchstone-cluster-").tempdir().expect("make a temporary folder");
+        let policy = dir.path().join("policy.yaml");
+        fs::write(&policy, &setup.policy).expect("write the policy");
+        match std::env::var_os("KUBEBUILDER_ASSETS") {
+            Some(assets) => envtest::start(Path::new(&assets), dir, policy, setup.clone()),
+            None => embedded::start(dir, policy, setup.clone()),
+        }
+    }
+
+    /// Whether it is the embedded API server: some promises are its own.
+    #[must_use]
+    pub fn is_embedded(&self) -> bool {
+        self.control_plane.is_none()
+    }
+
+    /// Where clients find it.
+    #[must_use]
+    pub fn files(&self) -> &Files {
+        &self.files
+    }
+
+    /// A folder that goes when the cluster does.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The signer's process.
+    ///
+    /// # Panics
+    /// When it has been stopped.
+    pub fn signer(&mut self) -> &mut Running {
+        self.signer.as_mut().expect("the signer runs")
+    }
+
+    /// Ends the signer with SIGKILL, as a power cut would.
+    ///
+    /// # Panics
+    /// When it had ended by itself: that is a finding.
+    pub fn kill_signer(&mut self) {
+        let mut signer = self.signer.take().expect("the signer runs");
+        let status = signer.kill().expect("kill the signer");
+        assert!(status.code().is_none(), "the signer had ended by itself ({status}):\n{}", signer.output());
+    }
+
+    /// Starts the signer again on the same data, and on the embedded API server the API with it.
+    pub fn start_signer(&mut self) {
+        let (signer, files) = match &self.control_plane {
+            Some(control_plane) => envtest::start_signer(control_plane, self.dir.path(), &self.setup, &self.files),
+            None => embedded::start_signer(self.dir.path(), &self.setup, &self.files.policy),
+        };
+        self.signer = Some(signer);
+        self.files = files;
+    }
+
+    /// Runs real kubectl as the administrator.
+    ///
+    /// # Panics
+    /// When kubectl cannot be started.
+    pub fn kubectl<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Output {
+        kubectl(&self.files.admin_kubeconfig).args(arguments).output().expect("run kubectl")
+    }
+
+    /// Runs real kubectl as the administrator and takes what it prints.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn kubectl_ok<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> String {
+        let output = self.kubectl(arguments);
+        assert!(output.status.success(), "kubectl failed: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// The arguments of `touchstone config set-cluster` that lead `user` to this cluster.
+    #[must_use]
+    pub fn client_arguments(&self, user: &str) -> Vec<String> {
+        let path = |p: &Path| p.display().to_string();
+        let mut arguments = match &self.control_plane {
+            Some(control_plane) => {
+                vec!["--kubeconfig".to_owned(), path(&control_plane.kubeconfig(user)), "--context".to_owned(), user.to_owned()]
+            }
+            None => vec![
+                "--server".to_owned(),
+                self.files.server.clone(),
+                "--ca".to_owned(),
+                path(&self.files.server_ca),
+            ],
+        };
+        arguments.extend(["--trust-bundle".to_owned(), path(&self.files.trust_bundle)]);
+        arguments
+    }
+}
+
+/// kubectl with `kubeconfig`, and nothing of the user's own.
+#[must_use]
+pub fn kubectl(kubeconfig: &Path) -> Command {
+    let mut command = Command::new(std::env::var_os("KUBECTL").unwrap_or_else(|| "kubectl".into()));
+    command
+        .env("KUBECONFIG", kubeconfig)
+        .env("HOME", kubeconfig.parent().unwrap_or(Path::new("/nonexistent")))
+        .arg("--request-timeout=20s");
+    command
+}
+
+/// The signer's program.
+fn signer_program() -> Command {
+    let mut command = Command::new(program("touchstone-signer"));
+    command.env("RUST_LOG", "info,touchstone=debug");
+    command
+}
