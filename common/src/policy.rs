@@ -5,20 +5,31 @@
 //! [`Evaluation`]. What no rule grants is denied, and nothing in a file can grant a `system:` name.
 
 mod at;
+mod check;
 mod evaluate;
+mod explain;
+mod hours;
+mod key;
 mod load;
+mod pattern;
 mod rule;
+mod syntax;
 mod user;
 mod wire;
 
 pub use at::Position;
 pub use evaluate::{Evaluation, Facts, KeyFacts, Outcome, Verdict};
+pub use explain::Violation;
 pub use load::{Finding, LoadError};
-pub use rule::{Decision, Stage};
+pub use rule::{Decision, Rule, Stage};
 pub use user::User;
 
-use crate::name::{ClusterName, UserName};
-use std::collections::HashMap;
+use crate::{
+    name::{ClusterName, UserName},
+    ttl::Ttl,
+};
+use std::{collections::HashMap, sync::Arc};
+use user::TeamId;
 
 /// The most bytes a policy file may have.
 pub const MAX_POLICY_BYTES: usize = 4 * 1024 * 1024;
@@ -27,7 +38,17 @@ pub const MAX_POLICY_BYTES: usize = 4 * 1024 * 1024;
 #[derive(Clone, Debug)]
 pub struct Policy {
     cluster: ClusterName,
-    users: HashMap<UserName, User>,
+    /// The lifetime of a certificate whose request names none.
+    ttl: Ttl,
+    /// The longest that any rule grants.
+    max_ttl: Ttl,
+    users: Vec<User>,
+    by_name: HashMap<UserName, usize>,
+    /// Users by the names that Kubernetes knows them under, where those differ.
+    by_creator: HashMap<String, usize>,
+    /// Team names; a [`TeamId`] is a place in here.
+    teams: Vec<Arc<str>>,
+    rules: Vec<Rule>,
     digest: [u8; 32],
     generation: u64,
 }
@@ -69,13 +90,32 @@ impl Policy {
     /// The user of that name.
     #[must_use]
     pub fn user(&self, name: &UserName) -> Option<&User> {
-        self.users.get(name)
+        self.users.get(*self.by_name.get(name)?)
     }
 
     /// Whether who Kubernetes calls `creator` may ask in the name of `user`: it is the same name, or the policy maps it.
     #[must_use]
     pub fn speaks_for(&self, creator: &str, user: &UserName) -> bool {
-        todo!("{creator} {user}")
+        let Some(owner) = self.by_name.get(user) else {
+            return false;
+        };
+        creator == user.as_str() || self.by_creator.get(creator) == Some(owner)
+    }
+
+    /// The rules, in the order of the file.
+    #[must_use]
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// The users, in the order of the file.
+    #[must_use]
+    pub fn users(&self) -> &[User] {
+        &self.users
+    }
+
+    fn team(&self, TeamId(index): TeamId) -> &str {
+        self.teams.get(index).map_or("", |name| name)
     }
 
     /// Judges a request.

@@ -64,6 +64,10 @@ impl<T> Given<T> {
     pub(crate) fn into_option(self) -> Option<T> {
         self.0
     }
+
+    pub(crate) fn as_ref(&self) -> Option<&T> {
+        self.0.as_ref()
+    }
 }
 
 impl<T> Default for Given<T> {

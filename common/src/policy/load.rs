@@ -1,6 +1,6 @@
-//! Reading a policy file.
+//! Reading a policy file: bytes to YAML to checked rules, or every finding with its place.
 
-use super::{Policy, Position};
+use super::{MAX_POLICY_BYTES, Policy, Position, check, syntax, wire};
 use std::fmt;
 
 /// Something wrong in a policy file.
@@ -12,7 +12,7 @@ pub struct Finding {
     pub message: String,
 }
 
-/// A policy file was refused.
+/// A policy file was refused. Printed, it is one line for each finding: `policy.yaml:12:5: unknown key …`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadError {
     file: String,
@@ -20,10 +20,23 @@ pub struct LoadError {
 }
 
 impl LoadError {
+    /// The file's name, as it was given.
+    #[must_use]
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
     /// What is wrong, in the order of the file; at least one.
     #[must_use]
     pub fn findings(&self) -> &[Finding] {
         &self.findings
+    }
+
+    fn one(file: &str, finding: Finding) -> Self {
+        Self {
+            file: file.to_owned(),
+            findings: vec![finding],
+        }
     }
 }
 
@@ -35,17 +48,43 @@ impl fmt::Display for LoadError {
             if i > 0 {
                 writeln!(f)?;
             }
-            match finding.position {
-                Some(Position { line, column }) => {
-                    write!(f, "{}:{line}:{column}: {}", self.file, finding.message)?;
-                }
-                None => write!(f, "{}: {}", self.file, finding.message)?,
+            write!(f, "{}:", self.file)?;
+            if let Some(Position { line, column }) = finding.position {
+                write!(f, "{line}:{column}:")?;
             }
+            write!(f, " {}", finding.message)?;
         }
         Ok(())
     }
 }
 
+/// Reads the file as it is written; nothing in it has been checked yet but its shape.
+pub(super) fn read(file: &str, source: &[u8]) -> Result<wire::Policy, LoadError> {
+    let refuse = |message: String| {
+        let position = None;
+        Err(LoadError::one(file, Finding { position, message }))
+    };
+    if source.len() > MAX_POLICY_BYTES {
+        return refuse(format!(
+            "the file has {} bytes; at most {MAX_POLICY_BYTES} are read",
+            source.len()
+        ));
+    }
+    let Ok(text) = std::str::from_utf8(source) else {
+        return refuse("the file is not UTF-8 text".to_owned());
+    };
+    syntax::read(text).map_err(|finding| LoadError::one(file, finding))
+}
+
 pub(super) fn parse(file: &str, source: &[u8]) -> Result<Policy, LoadError> {
-    todo!("{file} {source:?}")
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, source);
+    // SHA-256 gives 32 bytes.
+    let digest = digest.as_ref().try_into().unwrap_or_default();
+    check::policy(read(file, source)?, digest).map_err(|mut findings| {
+        findings.sort_by_key(|finding| finding.position);
+        LoadError {
+            file: file.to_owned(),
+            findings,
+        }
+    })
 }

@@ -1,6 +1,50 @@
 //! A checked rule.
 
-use std::sync::Arc;
+use super::{
+    evaluate::Facts,
+    hours::Hours,
+    key::KeyCondition,
+    pattern::Pattern,
+    user::{TeamId, User},
+};
+use crate::{name::UserName, ttl::Ttl};
+use regex::Regex;
+use std::{fmt, sync::Arc};
+
+/// A rule of a policy.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    pub(super) name: Arc<str>,
+    /// `None`: everyone. Only rules that deny are.
+    pub(super) who: Option<Who>,
+    pub(super) groups: Vec<Pattern>,
+    /// `None`: the policy's cluster.
+    pub(super) clusters: Option<Vec<Pattern>>,
+    /// Never more than the policy's.
+    pub(super) max_ttl: Ttl,
+    pub(super) reason: Option<ReasonCondition>,
+    pub(super) hours: Option<Hours>,
+    /// `None` for rules that deny.
+    pub(super) key: Option<KeyCondition>,
+    pub(super) decision: Decision,
+    pub(super) stages: Vec<Stage>,
+}
+
+/// Who a rule is for: anyone named, in a team, or in a Kubernetes group.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Who {
+    /// Sorted.
+    pub(crate) users: Vec<UserName>,
+    pub(crate) teams: Vec<TeamId>,
+    pub(crate) kubernetes_groups: Vec<Arc<str>>,
+}
+
+/// What is asked of the reason.
+#[derive(Clone, Debug)]
+pub(crate) struct ReasonCondition {
+    pub(crate) pattern: Option<Regex>,
+    pub(crate) min_length: u16,
+}
 
 /// What a rule decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,4 +71,72 @@ pub enum Stage {
     },
     /// The Kubernetes approval of the request, by whoever Kubernetes lets approve.
     Kubernetes,
+}
+
+impl Rule {
+    /// The rule's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it decides.
+    #[must_use]
+    pub fn decision(&self) -> Decision {
+        self.decision
+    }
+
+    /// The patterns of the groups it speaks of.
+    pub fn groups(&self) -> impl Iterator<Item = &str> {
+        self.groups.iter().map(Pattern::as_str)
+    }
+
+    pub(super) fn speaks_of(&self, group: &str) -> bool {
+        self.groups.iter().any(|pattern| pattern.matches(group))
+    }
+}
+
+impl Who {
+    pub(super) fn includes(&self, user: &User, facts: &Facts<'_>) -> bool {
+        self.teams
+            .iter()
+            .any(|team| user.teams.binary_search(team).is_ok())
+            || self.users.binary_search(facts.user).is_ok()
+            || self
+                .kubernetes_groups
+                .iter()
+                .any(|group| facts.kubernetes_groups.iter().any(|g| **g == **group))
+    }
+}
+
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Deny => "deny",
+            Self::Manual => "manual",
+        })
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kubernetes => f.write_str("an approval in Kubernetes"),
+            Self::Approvers {
+                count,
+                users,
+                teams,
+            } => {
+                let plural = if *count == 1 { "" } else { "s" };
+                write!(f, "{count} approval{plural} from ")?;
+                let names: Vec<_> = teams
+                    .iter()
+                    .map(|team| format!("team {team}"))
+                    .chain(users.iter().map(ToString::to_string))
+                    .collect();
+                f.write_str(&names.join(" or "))
+            }
+        }
+    }
 }

@@ -83,7 +83,7 @@ pub(crate) struct Key {
     pub(crate) algorithms: Given<At<Vec<Algorithm>>>,
     /// The PIV slots, such as "9a". Default: 9a, 9c and 82 to 95.
     #[serde(default)]
-    pub(crate) slots: Given<Vec<At<String>>>,
+    pub(crate) slots: Given<At<Vec<At<String>>>>,
 }
 
 /// A touch policy. A key with a stricter one will do.
@@ -225,7 +225,7 @@ pub(crate) struct Hours {
     pub(crate) days: Given<At<Vec<Day>>>,
     /// The first minute, such as "08:00".
     pub(crate) from: At<String>,
-    /// The first minute that is outside again, such as "20:00". Where it is not after `from`, it is of the next day.
+    /// The first minute that is outside again, such as "20:00" or "24:00". Where it is before `from`, it is of the next day.
     pub(crate) to: At<String>,
     /// An IANA time zone, such as Europe/Berlin.
     pub(crate) zone: At<String>,

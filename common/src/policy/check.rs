@@ -1,0 +1,313 @@
+//! What is written to what it means: every value checked, every finding kept.
+
+mod key;
+mod rule;
+
+use super::{
+    Finding, Policy, Position,
+    at::At,
+    explain::shortened,
+    pattern::RESERVED_PREFIX,
+    user::{EnrolledKey, TeamId, User},
+    wire,
+};
+use crate::{
+    name::{ClusterName, UserName},
+    ttl::Ttl,
+};
+use key::KeyParts;
+use regex::Regex;
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
+
+/// The most rules a policy may have.
+const MAX_RULES: usize = 10_000;
+/// The most characters of a team's, a rule's or a Kubernetes user's name.
+const MAX_LABEL: usize = 128;
+const DEFAULT_TTL_SECONDS: u64 = 30 * 60;
+const DEFAULT_MAX_TTL_SECONDS: u64 = 60 * 60;
+
+pub(super) fn policy(wire: wire::Policy, digest: [u8; 32]) -> Result<Policy, Vec<Finding>> {
+    let mut check = Check::default();
+    let cluster = check.cluster(&wire.cluster);
+    let defaults = wire.defaults.into_option().unwrap_or_default();
+    let (ttl, max_ttl) = check.lifetimes(&defaults);
+    let default_key = defaults.key.into_option().unwrap_or_default();
+    let default_key = check.key_parts(&default_key);
+    if let Some(finding) = default_key.contradiction(&KeyParts::default()) {
+        check.findings.push(finding);
+    }
+
+    let users = check.users(&wire.users);
+    let by_name: HashMap<UserName, usize> = users
+        .iter()
+        .enumerate()
+        .map(|(i, user)| (user.name.clone(), i))
+        .collect();
+    let by_creator = check.creators(&wire.users, &by_name);
+
+    if wire.rules.len() > MAX_RULES {
+        check.find(
+            None,
+            format!(
+                "there are {} rules; at most {MAX_RULES} are read",
+                wire.rules.len()
+            ),
+        );
+    }
+    let mut seen = HashMap::new();
+    let mut rules = Vec::with_capacity(wire.rules.len());
+    for rule in &wire.rules {
+        let name = &rule.name;
+        if let Some(first) = seen.insert(name.value.as_str(), name.position) {
+            let line = first.line;
+            check.at(
+                name,
+                format!(
+                    "rule {:?} stands in line {line} already",
+                    shown(&name.value)
+                ),
+            );
+        }
+        rules.push(check.rule(rule, &default_key, max_ttl));
+    }
+
+    match cluster {
+        Some(cluster) if check.findings.is_empty() => Ok(Policy {
+            cluster,
+            ttl,
+            max_ttl,
+            users,
+            by_name,
+            by_creator,
+            teams: check.team_names,
+            rules,
+            digest,
+            generation: 1,
+        }),
+        _ => Err(check.findings),
+    }
+}
+
+#[derive(Default)]
+struct Check {
+    findings: Vec<Finding>,
+    team_names: Vec<Arc<str>>,
+    teams: HashMap<Arc<str>, TeamId>,
+    regexes: HashMap<String, Regex>,
+}
+
+impl Check {
+    fn find(&mut self, position: Option<Position>, message: String) {
+        self.findings.push(Finding { position, message });
+    }
+
+    fn at<T>(&mut self, at: &At<T>, message: String) {
+        self.find(Some(at.position), message);
+    }
+
+    /// The value, or a finding that begins with `what`.
+    fn ok<T, V, E: std::fmt::Display>(
+        &mut self,
+        at: &At<T>,
+        what: &str,
+        result: Result<V, E>,
+    ) -> Option<V> {
+        result
+            .map_err(|error| {
+                let space = if what.is_empty() { "" } else { " " };
+                self.at(at, format!("{what}{space}{error}"));
+            })
+            .ok()
+    }
+
+    fn cluster(&mut self, at: &At<String>) -> Option<ClusterName> {
+        let what = format!("cluster name {:?}", shown(&at.value));
+        self.ok(at, &what, ClusterName::parse(&at.value))
+    }
+
+    fn user_name(&mut self, at: &At<String>) -> Option<UserName> {
+        let what = format!("user name {:?}", shown(&at.value));
+        self.ok(at, &what, UserName::parse(&at.value))
+    }
+
+    /// A name of something that no certificate carries.
+    fn label(&mut self, what: &str, at: &At<String>) -> bool {
+        let text = &at.value;
+        let wrong = if text.is_empty() {
+            "is empty"
+        } else if text.chars().count() > MAX_LABEL {
+            "is longer than 128 characters"
+        } else if text.chars().any(char::is_control) {
+            "has control characters"
+        } else if text.trim() != text {
+            "begins or ends with a space"
+        } else {
+            return true;
+        };
+        self.at(at, format!("{what} {:?} {wrong}", shown(text)));
+        false
+    }
+
+    fn ttl(&mut self, at: &At<String>) -> Option<Ttl> {
+        self.ok(at, "", at.value.parse::<Ttl>())
+    }
+
+    fn lifetimes(&mut self, defaults: &wire::Defaults) -> (Ttl, Ttl) {
+        let constant = |seconds| Ttl::from_secs(seconds).unwrap_or(Ttl::MIN);
+        let max = defaults.max_ttl.as_ref().and_then(|at| self.ttl(at));
+        let max = max.unwrap_or(constant(DEFAULT_MAX_TTL_SECONDS));
+        let Some(at) = defaults.ttl.as_ref() else {
+            return (constant(DEFAULT_TTL_SECONDS).min(max), max);
+        };
+        let ttl = self.ttl(at).unwrap_or(Ttl::MIN);
+        if ttl > max {
+            self.at(
+                at,
+                format!("the default lifetime {ttl} is longer than defaults.maxTTL, {max}"),
+            );
+        }
+        (ttl, max)
+    }
+
+    fn team(&mut self, at: &At<String>) -> Option<TeamId> {
+        if !self.label("team", at) {
+            return None;
+        }
+        if let Some(id) = self.teams.get(at.value.as_str()) {
+            return Some(*id);
+        }
+        let name: Arc<str> = at.value.as_str().into();
+        let id = TeamId(self.team_names.len());
+        self.team_names.push(name.clone());
+        self.teams.insert(name, id);
+        Some(id)
+    }
+
+    fn teams(&mut self, all: &[At<String>]) -> Vec<TeamId> {
+        let mut ids: Vec<_> = all.iter().filter_map(|at| self.team(at)).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    fn users(&mut self, wire: &[wire::User]) -> Vec<User> {
+        let mut seen = HashMap::new();
+        let mut users = Vec::with_capacity(wire.len());
+        for user in wire {
+            let name = self.user_name(&user.name);
+            if let Some(first) = seen.insert(user.name.value.as_str(), user.name.position) {
+                let line = first.line;
+                self.at(
+                    &user.name,
+                    format!("user {:?} stands in line {line} already", user.name.value),
+                );
+            }
+            let teams = self.teams(&user.teams);
+            let keys = user
+                .keys
+                .iter()
+                .filter_map(|key| self.enrolled(key, &user.name))
+                .collect();
+            users.extend(name.map(|name| User { name, teams, keys }));
+        }
+        users
+    }
+
+    fn enrolled(&mut self, key: &wire::EnrolledKey, user: &At<String>) -> Option<EnrolledKey> {
+        let spki = match key.spki.as_ref() {
+            None => None,
+            Some(at) => {
+                let digest = parse_spki(&at.value);
+                if digest.is_none() {
+                    self.at(
+                        at,
+                        "an SPKI hash is written \"sha256:\" and 64 lower-case hexadecimal digits; \
+                         `touchstone key enrol` prints it"
+                            .to_owned(),
+                    );
+                }
+                Some(digest?)
+            }
+        };
+        match (key.serial.as_ref(), spki) {
+            (Some(serial), spki_sha256) => Some(EnrolledKey::YubiKey {
+                serial: serial.value,
+                spki_sha256,
+            }),
+            (None, Some(spki_sha256)) => Some(EnrolledKey::Key { spki_sha256 }),
+            (None, None) => {
+                self.at(
+                    user,
+                    format!("a key of {:?} has neither serial nor spki", user.value),
+                );
+                None
+            }
+        }
+    }
+
+    fn creators(
+        &mut self,
+        wire: &[wire::User],
+        by_name: &HashMap<UserName, usize>,
+    ) -> HashMap<String, usize> {
+        let index: HashMap<&str, usize> = by_name
+            .iter()
+            .map(|(name, i)| (name.as_str(), *i))
+            .collect();
+        let mut creators = HashMap::new();
+        for user in wire {
+            let Some(&owner) = index.get(user.name.value.as_str()) else {
+                continue;
+            };
+            for at in &user.usernames {
+                if !self.label("Kubernetes user name", at) {
+                    continue;
+                }
+                if at.value.starts_with(RESERVED_PREFIX) {
+                    self.at(at, format!(
+                        "Kubernetes user name {:?} is one of Kubernetes' own, which many share; \
+                         it can't stand for {}",
+                        at.value, user.name.value
+                    ));
+                } else if index
+                    .get(at.value.as_str())
+                    .is_some_and(|other| *other != owner)
+                {
+                    self.at(at, format!("{:?} is another user of this policy", at.value));
+                } else {
+                    match creators.entry(at.value.clone()) {
+                        Entry::Vacant(free) => {
+                            free.insert(owner);
+                        }
+                        Entry::Occupied(taken) if *taken.get() == owner => {}
+                        Entry::Occupied(_) => self.at(
+                            at,
+                            format!(
+                                "Kubernetes user name {:?} stands for another user already",
+                                at.value
+                            ),
+                        ),
+                    }
+                }
+            }
+        }
+        creators
+    }
+}
+
+/// As little of a wrong value as it takes to know it again.
+fn shown(text: &str) -> String {
+    shortened(text, 64)
+}
+
+fn parse_spki(text: &str) -> Option<[u8; 32]> {
+    let digits = text.strip_prefix("sha256:")?;
+    let lower = digits
+        .bytes()
+        .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let mut digest = [0; 32];
+    (lower && hex::decode_to_slice(digits, &mut digest).is_ok()).then_some(digest)
+}

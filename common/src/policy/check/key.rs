@@ -1,0 +1,136 @@
+//! Key conditions: what a rule says over what the defaults say.
+
+use super::{Check, Finding, Position};
+use crate::{
+    attestation::{Firmware, Slot},
+    key::KeyAlgorithm,
+    policy::{
+        key::{Algorithms, DeviceCondition, KeyCondition, Pin, Touch, parse_firmware, parse_slot},
+        wire,
+    },
+};
+
+/// What one `key:` says.
+#[derive(Clone, Debug, Default)]
+pub(super) struct KeyParts {
+    attested: Option<bool>,
+    algorithms: Option<Algorithms>,
+    touch: Option<Touch>,
+    pin: Option<Pin>,
+    min_firmware: Option<Firmware>,
+    slots: Option<Vec<Slot>>,
+    /// The first thing said that only an attestation can prove.
+    needs_attestation: Option<(&'static str, Position)>,
+}
+
+impl KeyParts {
+    /// What holds where `self` is said over `defaults`.
+    pub(super) fn over(&self, defaults: &Self) -> KeyCondition {
+        let attested = self.attested.or(defaults.attested).unwrap_or(true);
+        KeyCondition {
+            algorithms: self.algorithms.clone().or(defaults.algorithms.clone()),
+            device: attested.then(|| DeviceCondition {
+                touch: self.touch.or(defaults.touch).unwrap_or(Touch::Always),
+                pin: self.pin.or(defaults.pin).unwrap_or(Pin::Once),
+                min_firmware: self.min_firmware.or(defaults.min_firmware),
+                slots: self.slots.clone().or(defaults.slots.clone()),
+            }),
+        }
+    }
+
+    /// `attested: false` beside something that only an attestation can prove.
+    pub(super) fn contradiction(&self, defaults: &Self) -> Option<Finding> {
+        let attested = self.attested.or(defaults.attested).unwrap_or(true);
+        let (key, position) = self.needs_attestation.filter(|_| !attested)?;
+        Some(Finding {
+            position: Some(position),
+            message: format!(
+                "{key} can only be proven by an attestation, and `attested: false` asks for none"
+            ),
+        })
+    }
+}
+
+impl Check {
+    pub(super) fn key_parts(&mut self, wire: &wire::Key) -> KeyParts {
+        let mut parts = KeyParts {
+            attested: wire.attested.as_ref().map(|at| at.value),
+            ..KeyParts::default()
+        };
+        let mut needs = |key, position| {
+            parts.needs_attestation.get_or_insert((key, position));
+        };
+        if let Some(at) = wire.touch.as_ref() {
+            needs("touch", at.position);
+            parts.touch = Some(match at.value {
+                wire::Touch::Always => Touch::Always,
+                wire::Touch::Cached => Touch::Cached,
+                wire::Touch::Never => Touch::Never,
+            });
+        }
+        if let Some(at) = wire.pin.as_ref() {
+            needs("pin", at.position);
+            parts.pin = Some(match at.value {
+                wire::Pin::Always => Pin::Always,
+                wire::Pin::Never => Pin::Never,
+                wire::Pin::Once => Pin::Once,
+            });
+        }
+        if let Some(at) = wire.min_firmware.as_ref() {
+            needs("minFirmware", at.position);
+            parts.min_firmware = parse_firmware(&at.value);
+            if parts.min_firmware.is_none() {
+                self.at(
+                    at,
+                    format!(
+                        "{:?} is not a firmware version such as \"5.7.0\"",
+                        super::shown(&at.value)
+                    ),
+                );
+            }
+        }
+        if let Some(at) = wire.slots.as_ref() {
+            needs("slots", at.position);
+            let mut slots = Vec::new();
+            for slot in &at.value {
+                match parse_slot(&slot.value) {
+                    Some(slot) => slots.push(slot),
+                    None => self.at(
+                        slot,
+                        format!(
+                            "{:?} is not a slot that may hold a key: \"9a\", \"9c\" or \"82\" to \"95\"",
+                            super::shown(&slot.value)
+                        ),
+                    ),
+                }
+            }
+            self.not_empty("slots", at.position, at.value.len());
+            parts.slots = Some(slots);
+        }
+        if let Some(at) = wire.algorithms.as_ref() {
+            self.not_empty("algorithms", at.position, at.value.len());
+            parts.algorithms = Some(Algorithms(at.value.iter().map(algorithm).collect()));
+        }
+        parts
+    }
+
+    pub(super) fn not_empty(&mut self, key: &str, position: Position, length: usize) {
+        if length == 0 {
+            self.find(
+                Some(position),
+                format!("{key} is an empty list, which nothing meets"),
+            );
+        }
+    }
+}
+
+fn algorithm(wire: &wire::Algorithm) -> KeyAlgorithm {
+    match wire {
+        wire::Algorithm::Ed25519 => KeyAlgorithm::Ed25519,
+        wire::Algorithm::P256 => KeyAlgorithm::P256,
+        wire::Algorithm::P384 => KeyAlgorithm::P384,
+        wire::Algorithm::Rsa2048 => KeyAlgorithm::Rsa { bits: 2048 },
+        wire::Algorithm::Rsa3072 => KeyAlgorithm::Rsa { bits: 3072 },
+        wire::Algorithm::Rsa4096 => KeyAlgorithm::Rsa { bits: 4096 },
+    }
+}

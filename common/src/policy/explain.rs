@@ -1,0 +1,425 @@
+//! Words for what a policy says: short ones for a condition's message, long ones for `policy explain`.
+
+use super::{
+    Policy,
+    evaluate::{Evaluation, Facts, Field, Outcome, Verdict},
+    key::algorithm_name,
+    pattern::Pattern,
+    rule::{Decision, Rule, Who},
+    user::{TeamId, User},
+};
+use crate::name::{ClusterName, GroupName, MAX_GROUPS, UserName};
+use std::fmt::{self, Write as _};
+
+/// The most characters of the short form.
+const SHORT: usize = 1000;
+/// The most characters of what an engineer typed that are shown again.
+const QUOTED: usize = 60;
+/// The most names of a list that are shown.
+const LISTED: usize = 4;
+/// How alike two names must be for one to be offered for the other.
+const ALIKE: f64 = 0.6;
+
+/// A condition that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The condition, as the policy's schema names it: `reason.pattern`.
+    pub field: &'static str,
+    /// What it asks and what it was given.
+    pub message: String,
+}
+
+impl Evaluation {
+    /// In a sentence or two, at most a thousand characters: the verdict, why, and what would make it pass.
+    #[must_use]
+    pub fn short(&self) -> String {
+        let text = match &self.verdict {
+            Verdict::Approve { ttl, rules } => format!("granted for {ttl} by {}", quoted(rules)),
+            Verdict::Deny { reasons } => format!("denied: {}", reasons.join("; ")),
+            Verdict::Wait { ttl, rules, stages } => {
+                let stages: Vec<_> = stages.iter().map(ToString::to_string).collect();
+                format!(
+                    "waiting for {} (for {ttl}, by {})",
+                    stages.join(" and "),
+                    quoted(rules)
+                )
+            }
+        };
+        shortened(&text, SHORT)
+    }
+
+    /// All of it: the request, the verdict, and what each rule made of it.
+    #[must_use]
+    pub fn long<'a>(&'a self, policy: &'a Policy, facts: &'a Facts<'a>) -> impl fmt::Display + 'a {
+        Long {
+            evaluation: self,
+            policy,
+            facts,
+        }
+    }
+}
+
+impl Outcome {
+    /// The conditions that do not hold, in words. Empty where the rule applies.
+    #[must_use]
+    pub fn violations(&self, policy: &Policy, facts: &Facts<'_>) -> Vec<Violation> {
+        let Some(rule) = policy.rules.get(self.rule()) else {
+            return Vec::new();
+        };
+        FIELDS
+            .iter()
+            .filter(|(field, _)| self.failures().has(*field))
+            .map(|(field, name)| Violation {
+                field: name,
+                message: message(*field, rule, policy, facts),
+            })
+            .collect()
+    }
+}
+
+/// In the order in which people ask: who, what, where, when, why, with which key.
+const FIELDS: [(Field, &str); 12] = [
+    (Field::Who, "who"),
+    (Field::Groups, "groups"),
+    (Field::Clusters, "clusters"),
+    (Field::Hours, "hours"),
+    (Field::ReasonPattern, "reason.pattern"),
+    (Field::ReasonMinLength, "reason.minLength"),
+    (Field::KeyAttested, "key.attested"),
+    (Field::KeyAlgorithms, "key.algorithms"),
+    (Field::KeyMinFirmware, "key.minFirmware"),
+    (Field::KeySlots, "key.slots"),
+    (Field::KeyPin, "key.pin"),
+    (Field::KeyTouch, "key.touch"),
+];
+
+fn message(field: Field, rule: &Rule, policy: &Policy, facts: &Facts<'_>) -> String {
+    let device = rule.key.as_ref().and_then(|key| key.device.as_ref());
+    let attested = facts.key.attested;
+    // Each condition that failed is there; the fallback only keeps this total.
+    let said = match field {
+        Field::Clusters => Some(match &rule.clusters {
+            Some(patterns) => format!("only for cluster {}; this is {}", patterns_of(patterns), facts.cluster),
+            None => format!("only for cluster {}; the request is for {}", policy.cluster, facts.cluster),
+        }),
+        Field::Groups => Some(format!("it speaks of {} only", patterns_of(&rule.groups))),
+        Field::Hours => rule
+            .hours
+            .as_ref()
+            .map(|h| format!("only {h}; it is {} there", h.clock(facts.now))),
+        Field::KeyAlgorithms => rule.key.as_ref().and_then(|k| k.algorithms.as_ref()).map(|a| {
+            format!("the key must be one of {a}; it is {}", algorithm_name(facts.key.algorithm))
+        }),
+        Field::KeyAttested => Some(
+            "the key must be proven to live in a YubiKey; the request carries no attestation".into(),
+        ),
+        Field::KeyMinFirmware => device
+            .and_then(|d| d.oldest_firmware(facts.key.algorithm))
+            .zip(attested)
+            .map(|(oldest, a)| {
+                format!("the YubiKey's firmware must be {oldest} or later; it is {} and can't be updated", a.firmware)
+            }),
+        Field::KeyPin => device.zip(attested).map(|(d, a)| {
+            format!(
+                "the key's PIN policy must be {} or stricter; it is {}",
+                d.pin,
+                super::key::Pin::from(a.pin_policy)
+            )
+        }),
+        Field::KeySlots => device.and_then(|d| d.slots.as_ref()).zip(attested).map(|(slots, a)| {
+            let slots: Vec<_> = slots.iter().map(ToString::to_string).collect();
+            format!("the key must be in slot {}; it is in {}", slots.join(", "), a.slot)
+        }),
+        Field::KeyTouch => device.zip(attested).map(|(d, a)| {
+            format!(
+                "the key's touch policy must be {} or stricter; it is {}",
+                d.touch,
+                super::key::Touch::from(a.touch_policy)
+            )
+        }),
+        Field::ReasonMinLength => rule.reason.as_ref().map(|r| {
+            format!(
+                "the reason must have at least {} characters; it has {}",
+                r.min_length,
+                facts.reason.chars().count()
+            )
+        }),
+        Field::ReasonPattern => rule.reason.as_ref().and_then(|r| r.pattern.as_ref()).map(|p| {
+            format!("the reason must match {p}; it is {:?}", shortened(facts.reason, QUOTED))
+        }),
+        Field::Who => {
+            let are = policy.user(facts.user).map_or_else(
+                || format!("{} is not a user of this policy", facts.user),
+                |user| you_are_in(policy, user),
+            );
+            rule.who.as_ref().map(|who| format!("it is for {}; {are}", who_of(policy, [who])))
+        }
+    };
+    said.unwrap_or_else(|| "it does not hold".to_owned())
+}
+
+pub(super) fn reserved(name: &str) -> String {
+    format!("{name:?} is one of the names that Kubernetes keeps for itself; no policy can grant it")
+}
+
+pub(super) fn group_count(count: usize) -> String {
+    if count == 0 {
+        "the request names no group".to_owned()
+    } else {
+        format!("the request names {count} groups; at most {MAX_GROUPS} can be granted at once")
+    }
+}
+
+pub(super) fn unknown_user(policy: &Policy, user: &UserName) -> String {
+    let known = policy.users.iter().map(|u| u.name.as_str());
+    let mut said = format!("{user} is not a user of this policy");
+    if let Some(near) = nearest(user.as_str(), known) {
+        let _ = write!(said, "; did you mean {near}?");
+    }
+    said
+}
+
+pub(super) fn wrong_cluster(policy: &Policy, cluster: &ClusterName) -> String {
+    format!(
+        "the request is for cluster {cluster}; this signer serves {}",
+        policy.cluster
+    )
+}
+
+pub(super) fn denied_by_rule(rule: &Rule, group: &GroupName) -> String {
+    let until = rule
+        .hours
+        .as_ref()
+        .map_or_else(String::new, |hours| format!(" ({hours})"));
+    format!("rule {:?} denies group {group}{until}", rule.name)
+}
+
+/// Why no rule grants a group, what would, and what else is near.
+pub(super) fn not_granted(
+    policy: &Policy,
+    facts: &Facts<'_>,
+    user: &User,
+    outcomes: &[Outcome],
+    index: usize,
+    group: &GroupName,
+) -> String {
+    let granting = || {
+        let judged = policy.rules.iter().zip(outcomes);
+        judged.filter(|(rule, _)| rule.decision != Decision::Deny)
+    };
+    let candidates = || granting().filter(|(_, outcome)| outcome.speaks_of(index));
+    let for_user = |outcome: &Outcome| !outcome.failures().has(Field::Who);
+
+    let closest = candidates()
+        .filter(|(_, outcome)| for_user(outcome))
+        .min_by_key(|(_, outcome)| outcome.failures().count());
+    if let Some((rule, outcome)) = closest {
+        let missing: Vec<_> = outcome
+            .violations(policy, facts)
+            .into_iter()
+            .map(|violation| violation.message)
+            .collect();
+        return format!(
+            "rule {:?} would grant group {group}, but {}",
+            rule.name,
+            missing.join(", and ")
+        );
+    }
+
+    let mut said = if candidates().next().is_none() {
+        format!("no rule grants group {group}")
+    } else {
+        let whos = candidates().filter_map(|(rule, _)| rule.who.as_ref());
+        format!(
+            "group {group} is granted to {}; {}",
+            who_of(policy, whos),
+            you_are_in(policy, user)
+        )
+    };
+    let near = granting()
+        .filter(|(_, outcome)| for_user(outcome))
+        .flat_map(|(rule, _)| rule.groups.iter().map(move |pattern| (rule, pattern)))
+        .map(|(rule, pattern)| {
+            let likeness = strsim::normalized_levenshtein(
+                group.as_str(),
+                pattern.as_str().trim_end_matches('*'),
+            );
+            (rule, pattern, likeness)
+        })
+        .filter(|(_, _, likeness)| *likeness >= ALIKE)
+        .max_by(|a, b| a.2.total_cmp(&b.2));
+    if let Some((rule, pattern, _)) = near {
+        let _ = write!(said, ". Nearest: rule {:?} grants {pattern}", rule.name);
+    }
+    said
+}
+
+/// The name of `known` that is most like `text`, if any is like it at all.
+pub(super) fn nearest<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|name| (name, strsim::jaro_winkler(text, name)))
+        .filter(|(name, likeness)| *likeness >= 0.8 && *name != text)
+        .max_by(|a, b| a.1.total_cmp(&b.1))
+        .map(|(name, _)| name)
+}
+
+fn who_of<'a>(policy: &Policy, whos: impl IntoIterator<Item = &'a Who>) -> String {
+    let mut names: Vec<String> = Vec::new();
+    for who in whos {
+        let teams = who
+            .teams
+            .iter()
+            .map(|t| format!("team {}", policy.team(*t)));
+        let users = who.users.iter().map(ToString::to_string);
+        let groups = who.kubernetes_groups.iter();
+        let groups = groups.map(|g| format!("Kubernetes group {g}"));
+        for name in teams.chain(users).chain(groups) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+    }
+    listed(&names, " or ")
+}
+
+fn you_are_in(policy: &Policy, user: &User) -> String {
+    let team = |id: &TeamId| policy.team(*id).to_owned();
+    let teams: Vec<_> = user.teams.iter().map(team).collect();
+    if teams.is_empty() {
+        "you are in no team".to_owned()
+    } else {
+        format!("you are in {}", listed(&teams, " and "))
+    }
+}
+
+fn patterns_of(patterns: &[Pattern]) -> String {
+    let names: Vec<_> = patterns.iter().map(ToString::to_string).collect();
+    listed(&names, " or ")
+}
+
+fn listed(names: &[String], word: &str) -> String {
+    match names {
+        [] => "nobody".to_owned(),
+        [one] => one.clone(),
+        [most @ .., last] if names.len() <= LISTED => format!("{}{word}{last}", most.join(", ")),
+        _ => {
+            let shown: Vec<_> = names.iter().take(LISTED).cloned().collect();
+            format!("{} and {} more", shown.join(", "), names.len() - LISTED)
+        }
+    }
+}
+
+fn quoted(rules: &[std::sync::Arc<str>]) -> String {
+    let plural = if rules.len() == 1 { "" } else { "s" };
+    let names: Vec<_> = rules.iter().map(|rule| format!("{rule:?}")).collect();
+    format!("rule{plural} {}", names.join(", "))
+}
+
+/// At most so many characters; what is cut off is marked.
+pub(super) fn shortened(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    text.chars()
+        .take(most.saturating_sub(1))
+        .chain(['…'])
+        .collect()
+}
+
+struct Long<'a> {
+    evaluation: &'a Evaluation,
+    policy: &'a Policy,
+    facts: &'a Facts<'a>,
+}
+
+impl fmt::Display for Long<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            evaluation,
+            policy,
+            facts,
+        } = self;
+        let groups: Vec<_> = facts.groups.iter().map(GroupName::as_str).collect();
+        writeln!(f, "{}", evaluation.short())?;
+        writeln!(f)?;
+        writeln!(f, "request")?;
+        writeln!(f, "  user      {}", facts.user)?;
+        match policy.user(facts.user) {
+            Some(user) => {
+                let teams: Vec<_> = user.teams.iter().map(|t| policy.team(*t)).collect();
+                writeln!(f, "  teams     {}", or_none(&teams.join(", ")))?;
+            }
+            None => writeln!(f, "  teams     not a user of this policy")?,
+        }
+        writeln!(f, "  groups    {}", or_none(&groups.join(", ")))?;
+        writeln!(f, "  cluster   {}", facts.cluster)?;
+        let ttl = facts.ttl.map(|ttl| ttl.to_string());
+        writeln!(f, "  ttl       {}", ttl.as_deref().unwrap_or("not given"))?;
+        writeln!(f, "  reason    {:?}", facts.reason)?;
+        let algorithm = algorithm_name(facts.key.algorithm);
+        match facts.key.attested {
+            None => writeln!(f, "  key       {algorithm}, no attestation")?,
+            Some(a) => writeln!(
+                f,
+                "  key       {algorithm} in YubiKey {} slot {}, firmware {}, PIN {}, touch {}{}",
+                a.serial,
+                a.slot,
+                a.firmware,
+                super::key::Pin::from(a.pin_policy),
+                super::key::Touch::from(a.touch_policy),
+                if a.test_root {
+                    " (vouched for by a configured root, not Yubico's)"
+                } else {
+                    ""
+                }
+            )?,
+        }
+        writeln!(f, "  time      {}", facts.now)?;
+        writeln!(f)?;
+        writeln!(f, "rules")?;
+        for outcome in &evaluation.outcomes {
+            let Some(rule) = policy.rules.get(outcome.rule()) else {
+                continue;
+            };
+            let applies = if outcome.applies() {
+                "applies"
+            } else {
+                "does not apply"
+            };
+            writeln!(f, "  {} ({}): {applies}", rule.name, rule.decision)?;
+            if outcome.applies() {
+                let of: Vec<_> = groups
+                    .iter()
+                    .enumerate()
+                    .filter(|(i, _)| outcome.speaks_of(*i))
+                    .map(|(_, group)| *group)
+                    .collect();
+                let verb = match rule.decision {
+                    Decision::Auto => "grants",
+                    Decision::Deny => "denies",
+                    Decision::Manual => "grants after approval",
+                };
+                write!(f, "    {verb} {}", of.join(", "))?;
+                if rule.decision != Decision::Deny {
+                    write!(f, " for at most {}", rule.max_ttl)?;
+                }
+                writeln!(f)?;
+                for stage in &rule.stages {
+                    writeln!(f, "    needs {stage}")?;
+                }
+            }
+            for violation in outcome.violations(policy, facts) {
+                writeln!(f, "    {:<16}  {}", violation.field, violation.message)?;
+            }
+        }
+        if evaluation.outcomes.is_empty() {
+            writeln!(f, "  none")?;
+        }
+        Ok(())
+    }
+}
+
+fn or_none(text: &str) -> &str {
+    if text.is_empty() { "none" } else { text }
+}

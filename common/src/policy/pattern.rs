@@ -1,0 +1,264 @@
+//! Patterns of names: literal text with `*` and `**`.
+//!
+//! A pattern is matched against the whole name. `*` stands for any characters but a colon, also none; `**` for any
+//! characters, also none. So `jit:oncall:payments*` matches `jit:oncall:payments` and `jit:oncall:payments-ro`, not
+//! `jit:oncall:payments:admin` and not `x:jit:oncall:payments`. There is no escape: names with a star cannot be named.
+
+use crate::name::MAX_NAME_CHARS;
+use std::{fmt, sync::Arc};
+
+/// What no policy can reach: the names that Kubernetes keeps for itself.
+pub(crate) const RESERVED_PREFIX: &str = "system:";
+
+/// A checked pattern.
+#[derive(Clone, Debug)]
+pub(crate) struct Pattern {
+    text: Arc<str>,
+    /// The characters before the first star: what does not begin so does not match.
+    prefix: Arc<str>,
+    /// What follows the prefix; empty where the pattern has no star.
+    rest: Vec<Token>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Token {
+    Any,
+    AnyButColon,
+    Char(char),
+}
+
+/// Why a pattern was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PatternError {
+    #[error("is longer than {MAX_NAME_CHARS} characters")]
+    Long,
+    #[error("has three stars in a row; `*` and `**` are all there is")]
+    Stars,
+}
+
+/// The positions in [`Pattern::rest`] that matching has reached, one bit each; bit `rest.len()` is the end.
+type Reached = u128;
+
+impl Pattern {
+    pub(crate) fn parse(text: &str) -> Result<Self, PatternError> {
+        // So that every position fits in `Reached`.
+        if text.chars().count() > MAX_NAME_CHARS {
+            return Err(PatternError::Long);
+        }
+        if text.contains("***") {
+            return Err(PatternError::Stars);
+        }
+        let (prefix, rest) = text.split_at(text.find('*').unwrap_or(text.len()));
+        let mut tokens = Vec::new();
+        let mut chars = rest.chars().peekable();
+        while let Some(c) = chars.next() {
+            tokens.push(match c {
+                '*' if chars.next_if_eq(&'*').is_some() => Token::Any,
+                '*' => Token::AnyButColon,
+                c => Token::Char(c),
+            });
+        }
+        Ok(Self {
+            text: text.into(),
+            prefix: prefix.into(),
+            rest: tokens,
+        })
+    }
+
+    pub(crate) fn matches(&self, name: &str) -> bool {
+        match name.strip_prefix(&*self.prefix) {
+            None => false,
+            Some(rest) if self.rest.is_empty() => rest.is_empty(),
+            Some(rest) => self.run(rest) & (1 << self.rest.len()) != 0,
+        }
+    }
+
+    /// Whether the pattern matches any name that Kubernetes keeps for itself.
+    pub(crate) fn can_match_reserved(&self) -> bool {
+        match RESERVED_PREFIX.strip_prefix(&*self.prefix) {
+            None => self.prefix.starts_with(RESERVED_PREFIX),
+            // Every position can still be brought to the end, by the characters that the tokens ask for.
+            Some(rest) if !self.rest.is_empty() => self.run(rest) != 0,
+            Some(rest) => rest.is_empty(),
+        }
+    }
+
+    /// Whether the pattern names nothing itself: `*`, `**`, `*:*` and their like.
+    pub(crate) fn is_all_stars(&self) -> bool {
+        self.text.chars().all(|c| matches!(c, '*' | ':')) && self.text.contains('*')
+    }
+
+    /// Whether a name that matches may have further colon-separated parts after `*`.
+    pub(crate) fn ends_in_single_star(&self) -> bool {
+        self.rest.last() == Some(&Token::AnyButColon)
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    fn run(&self, text: &str) -> Reached {
+        let mut reached = self.skip_stars(1);
+        for c in text.chars() {
+            let mut next: Reached = 0;
+            for (i, token) in self.rest.iter().enumerate() {
+                if reached & (1 << i) == 0 {
+                    continue;
+                }
+                match token {
+                    Token::Any => next |= 1 << i,
+                    Token::AnyButColon if c != ':' => next |= 1 << i,
+                    Token::Char(wanted) if *wanted == c => next |= 1 << (i + 1),
+                    Token::AnyButColon | Token::Char(_) => {}
+                }
+            }
+            reached = self.skip_stars(next);
+            if reached == 0 {
+                break;
+            }
+        }
+        reached
+    }
+
+    /// A star may stand for nothing.
+    fn skip_stars(&self, mut reached: Reached) -> Reached {
+        for (i, token) in self.rest.iter().enumerate() {
+            if matches!(token, Token::Any | Token::AnyButColon) && reached & (1 << i) != 0 {
+                reached |= 1 << (i + 1);
+            }
+        }
+        reached
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn pattern(text: &str) -> Pattern {
+        Pattern::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_pattern_without_stars_matches_only_itself() {
+        let p = pattern("oncall-payments");
+        assert!(p.matches("oncall-payments"));
+        for other in ["oncall-payment", "oncall-paymentss", "", "Oncall-payments"] {
+            assert!(!p.matches(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn one_star_stops_at_a_colon() {
+        let p = pattern("jit:oncall:payments*");
+        assert!(p.matches("jit:oncall:payments"));
+        assert!(p.matches("jit:oncall:payments-ro"));
+        assert!(!p.matches("jit:oncall:payments:admin"));
+        assert!(!p.matches("jit:oncall:payments-ro:admin"));
+        assert!(!p.matches("x:jit:oncall:payments"));
+    }
+
+    #[test]
+    fn two_stars_cross_colons() {
+        let p = pattern("jit:**:ro");
+        assert!(p.matches("jit:a:b:ro"));
+        assert!(p.matches("jit::ro"));
+        assert!(!p.matches("jit:ro"));
+        assert!(!p.matches("jit:a:b:rw"));
+    }
+
+    #[test]
+    fn stars_in_the_middle_try_every_way() {
+        let p = pattern("a*b*c");
+        assert!(p.matches("abc"));
+        assert!(p.matches("abbcbc"));
+        assert!(!p.matches("ab:c"));
+        assert!(!p.matches("abcb"));
+    }
+
+    #[test]
+    fn three_stars_and_overlong_patterns_are_refused() {
+        assert_eq!(Pattern::parse("a***").unwrap_err(), PatternError::Stars);
+        assert_eq!(
+            Pattern::parse(&"a".repeat(65)).unwrap_err(),
+            PatternError::Long
+        );
+        assert!(Pattern::parse(&"*a".repeat(32)).is_ok());
+    }
+
+    #[test]
+    fn patterns_that_could_match_a_reserved_name_are_known() {
+        for p in [
+            "system:masters",
+            "system:*",
+            "system:**",
+            "**",
+            "*:*",
+            "s**",
+            "sys*:masters",
+            "**masters",
+            "*:masters",
+            "*ystem:*",
+        ] {
+            assert!(pattern(p).can_match_reserved(), "{p}");
+        }
+        for p in [
+            "system",
+            "systemx:masters",
+            "*",
+            "s*",
+            "jit:**",
+            "System:masters",
+            "system*-x",
+            "x*system:*",
+        ] {
+            assert!(!pattern(p).can_match_reserved(), "{p}");
+        }
+    }
+
+    /// The obvious definition, exponential, to hold the fast one against.
+    fn slowly(pattern: &[char], name: &[char]) -> bool {
+        match (pattern, name) {
+            (['*', '*', p @ ..], n) => (0..=n.len()).any(|i| slowly(p, &n[i..])),
+            (['*', p @ ..], n) => (0..=n.len())
+                .take_while(|&i| !n[..i].contains(&':'))
+                .any(|i| slowly(p, &n[i..])),
+            ([a, p @ ..], [b, n @ ..]) => a == b && slowly(p, n),
+            ([], []) => true,
+            _ => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn matching_agrees_with_the_plain_definition(p in "[ab:*]{0,8}", name in "[ab:]{0,8}") {
+            if let Ok(pattern) = Pattern::parse(&p) {
+                let (p, n): (Vec<char>, Vec<char>) = (p.chars().collect(), name.chars().collect());
+                prop_assert_eq!(pattern.matches(&name), slowly(&p, &n));
+            }
+        }
+
+        #[test]
+        fn what_matches_a_reserved_name_says_so(p in "(s|y|system|:|\\*|\\*\\*|a){0,6}", tail in "[a:s]{0,5}") {
+            if let Ok(pattern) = Pattern::parse(&p) {
+                if pattern.matches(&format!("system:{tail}")) {
+                    prop_assert!(pattern.can_match_reserved());
+                }
+            }
+        }
+
+        #[test]
+        fn no_pattern_and_name_panic(p in ".{0,70}", name in ".{0,70}") {
+            if let Ok(pattern) = Pattern::parse(&p) {
+                let _ = (pattern.matches(&name), pattern.can_match_reserved());
+            }
+        }
+    }
+}
