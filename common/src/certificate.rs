@@ -1,11 +1,28 @@
 //! The certificates Touchstone makes, each from one strict profile, and the check of what comes back.
 
 use crate::{
-    key::{PublicKey, SigningKey},
-    name::{GroupName, UserName},
+    csr::CsrError,
+    key::{self, KeyError},
+    name::{GroupName, NameError, UserName},
+    pem::{self, PemError},
     ttl::Ttl,
 };
+use const_oid::ObjectIdentifier;
 use jiff::Timestamp;
+
+pub use build::{Prepared, SerialNumber, SignError};
+pub use profile::Profile;
+pub use read::{CaCertificate, ClientIdentity};
+pub use verify::{Expected, Issued, verify_issued};
+
+pub use crate::x509::ReadError;
+
+mod build;
+mod profile;
+mod read;
+mod verify;
+
+const LABEL: &str = "CERTIFICATE";
 
 /// From when to when, both inclusive, whole seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,184 +33,142 @@ pub struct Validity {
     pub not_after: Timestamp,
 }
 
-/// A certificate's serial number: 16 to 20 random bytes, positive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SerialNumber([u8; 16]);
-
-impl SerialNumber {
-    /// From 16 random bytes; the top bit is cleared and the next one set.
+impl Validity {
+    /// Whether this moment lies within.
     #[must_use]
-    pub fn from_random(bytes: [u8; 16]) -> Self {
-        Self(bytes)
+    pub fn contains(&self, now: Timestamp) -> bool {
+        self.not_before <= now && now.as_second() <= self.not_after.as_second()
     }
-}
 
-/// A parsed CA certificate that certificates are issued under.
-#[derive(Clone, Debug)]
-pub struct CaCertificate {
-    der: Vec<u8>,
-    public_key: PublicKey,
-    validity: Validity,
-}
-
-/// The profiles.
-#[derive(Clone, Debug)]
-pub enum Profile<'a> {
-    /// An engineer's client certificate.
-    ClientLeaf {
-        /// CN.
-        user: &'a UserName,
-        /// O, sorted.
-        groups: &'a [GroupName],
-    },
-    /// The root: self-signed, CA, pathlen 1, keyCertSign and cRLSign.
-    Root {
-        /// CN.
-        common_name: &'a str,
-    },
-    /// An issuing CA: pathlen 0, clientAuth only.
-    IssuingCa {
-        /// CN.
-        common_name: &'a str,
-    },
-    /// The standalone's TLS server certificate.
-    Server {
-        /// DNS names.
-        dns_names: &'a [String],
-        /// IP addresses.
-        ip_addresses: &'a [std::net::IpAddr],
-    },
-}
-
-/// A certificate ready to be signed, once.
-#[derive(Debug)]
-pub struct Prepared {
-    tbs_der: Vec<u8>,
+    /// What lies within both.
+    pub(crate) fn intersection(self, other: Self) -> Self {
+        Self {
+            not_before: self.not_before.max(other.not_before),
+            not_after: self.not_after.min(other.not_after),
+        }
+    }
 }
 
 /// Why a certificate could not be made or was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateError {
+    /// Another number of certificates.
+    #[error("the chain has {0} certificates; 1 to 4 are read")]
+    ChainLength(usize),
+    /// A critical extension that is not understood.
+    #[error("the certificate has the critical extension {0}, which is not understood")]
+    CriticalExtension(ObjectIdentifier),
+    /// The first second comes after the last.
+    #[error("the certificate's validity is empty")]
+    EmptyValidity,
+    /// Its end has passed.
+    #[error("the certificate ended at {0}")]
+    Expired(Timestamp),
+    /// Another purpose than client authentication.
+    #[error("the certificate is not for client authentication alone")]
+    ExtendedKeyUsage,
+    /// No group, or too many.
+    #[error("a client certificate carries 1 to 32 groups, not {0}")]
+    Groups(usize),
+    /// It is a CA.
+    #[error("the certificate is a CA's")]
+    IsCa,
+    /// The issuer is not allowed to issue this.
+    #[error("the issuing CA may not issue {0}")]
+    Issuer(&'static str),
+    /// Key usages that do not fit.
+    #[error("the certificate's key usage does not fit its purpose")]
+    KeyUsage,
+    /// It lives longer than what was asked for.
+    #[error("the certificate lives until {not_after}, longer than the {ttl} that were asked for")]
+    LivesTooLong {
+        /// Its end.
+        not_after: Timestamp,
+        /// The lifetime asked for.
+        ttl: Ttl,
+    },
+    /// A name that must not stand in a certificate.
+    #[error("the certificate's name {0}")]
+    Name(NameError),
+    /// A server certificate without names, or with names that are none.
+    #[error("a server certificate needs at least one valid DNS name or IP address")]
+    NoNames,
+    /// Not a CA certificate.
+    #[error("the certificate is not a CA's that may sign certificates")]
+    NotCa,
+    /// Its first second lies in the future.
+    #[error("the certificate begins at {0}, in the future; is a clock wrong?")]
+    NotYetValid(Timestamp),
     /// It would outlive its issuer.
     #[error("the certificate would end after its issuing CA")]
     OutlivesIssuer,
-}
-
-impl CaCertificate {
-    /// Reads a CA certificate from one PEM block.
-    ///
-    /// # Errors
-    /// When it is not a CA certificate of ours.
-    pub fn from_pem(pem: &[u8]) -> Result<Self, CertificateError> {
-        todo!("{pem:?}")
-    }
-
-    /// DER.
-    #[must_use]
-    pub fn der(&self) -> &[u8] {
-        &self.der
-    }
-
     /// PEM.
-    #[must_use]
-    pub fn to_pem(&self) -> String {
-        todo!()
-    }
-
-    /// Its key.
-    #[must_use]
-    pub fn public_key(&self) -> &PublicKey {
-        &self.public_key
-    }
-
-    /// Its dates.
-    #[must_use]
-    pub fn validity(&self) -> Validity {
-        self.validity
-    }
-}
-
-impl Prepared {
-    /// A certificate of `profile` for `public_key` under `issuer` (`None`: self-signed).
-    ///
-    /// # Errors
-    /// When it would outlive its issuer, or the validity is empty.
-    pub fn new(
-        profile: &Profile<'_>,
-        public_key: &PublicKey,
-        validity: Validity,
-        serial: SerialNumber,
-        issuer: Option<&CaCertificate>,
-    ) -> Result<Self, CertificateError> {
-        todo!("{profile:?} {public_key:?} {validity:?} {serial:?} {issuer:?}")
-    }
-
-    /// SHA-256 of the to-be-signed bytes.
-    #[must_use]
-    pub fn tbs_sha256(&self) -> [u8; 32] {
-        todo!("{}", self.tbs_der.len())
-    }
-
-    /// Signs it; the certificate, DER. Refuses a key that is not the issuer's.
-    ///
-    /// # Errors
-    /// When the key cannot sign or is not the issuer's.
-    pub fn sign<K: SigningKey>(self, key: &K) -> Result<Vec<u8>, SignError<K::Error>> {
-        let _ = key;
-        todo!()
-    }
-}
-
-/// Why a prepared certificate was not signed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SignError<E> {
-    /// The key failed.
-    #[error("the CA key cannot sign")]
-    Key(#[source] E),
-    /// The key is another's.
-    #[error("the key is not the issuer's")]
+    #[error("the certificate {0}")]
+    Pem(#[from] PemError),
+    /// It cannot be read.
+    #[error("the certificate {0}")]
+    Read(#[from] ReadError),
+    /// Only a CA may be its own issuer, and a root must be.
+    #[error("a {0} certificate cannot be made {1} an issuer")]
+    SelfIssued(&'static str, &'static str),
+    /// A signature.
+    #[error("the certificate's signature: {0}")]
+    Signature(KeyError),
+    /// Subject alternative names.
+    #[error("the certificate has subject alternative names")]
+    SubjectAltName,
+    /// The subject.
+    #[error(transparent)]
+    Subject(#[from] CsrError),
+    /// The trust bundle holds no CA certificate that can be used.
+    #[error("the trust bundle holds no usable CA certificate")]
+    TrustBundle,
+    /// Certificates that do not belong to the chain.
+    #[error("the chain holds certificates that do not belong to it")]
+    Unrelated,
+    /// The chain does not end in the trust bundle.
+    #[error("the chain does not end in the trust bundle")]
+    UnknownIssuer,
+    /// Other groups than those asked for.
+    #[error("the certificate's groups are not those that were asked for")]
+    WrongGroups,
+    /// Another key.
+    #[error("the certificate is for another key")]
     WrongKey,
+    /// Another user.
+    #[error("the certificate is for the user {found}, not {expected}")]
+    WrongUser {
+        /// Who it is for.
+        found: UserName,
+        /// Who asked.
+        expected: UserName,
+    },
 }
 
-/// What the engineer's side expects of an issued chain.
-#[derive(Clone, Debug)]
-pub struct Expected<'a> {
-    /// The card's key.
-    pub public_key: &'a PublicKey,
-    /// The CN asked for.
-    pub user: &'a UserName,
-    /// The groups asked for, any order.
-    pub groups: &'a [GroupName],
-    /// The lifetime asked for: the certificate may live shorter, not longer.
-    pub ttl: Ttl,
-    /// The trust bundle, PEM: the root (or the root-less issuing CA).
-    pub trust_bundle: &'a [u8],
-    /// The time now.
-    pub now: Timestamp,
+/// One PEM block `CERTIFICATE`.
+#[must_use]
+pub fn to_pem(der: &[u8]) -> String {
+    pem::encode(LABEL, der)
 }
 
-/// A client certificate that was checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Issued {
-    /// The leaf, DER.
-    pub leaf_der: Vec<u8>,
-    /// The whole chain as delivered, PEM, leaf first.
-    pub chain_pem: String,
-    /// Dates of the leaf.
-    pub validity: Validity,
-    /// SHA-256 of the leaf, the audit log's credential id.
-    pub fingerprint: [u8; 32],
-    /// Serial number, lower-case hex.
-    pub serial: String,
+/// SHA-256 of a certificate: what the API server's audit log calls its credential id.
+#[must_use]
+pub fn fingerprint(der: &[u8]) -> [u8; 32] {
+    key::sha256(der)
 }
 
-/// Checks a delivered chain: key, CN, groups, EKU, chain to the trust bundle, real dates.
+/// The certificates of a chain or bundle, DER. Text between the blocks is skipped.
 ///
 /// # Errors
-/// What is not as expected.
-pub fn verify_issued(
-    chain_pem: &[u8],
-    expected: &Expected<'_>,
-) -> Result<Issued, CertificateError> {
-    todo!("{chain_pem:?} {expected:?}")
+/// When a block is not PEM of a certificate.
+pub fn from_pem_bundle(pem: &[u8]) -> Result<Vec<Vec<u8>>, CertificateError> {
+    Ok(pem::blocks(pem, LABEL, pem::Around::Text)?)
+}
+
+/// The groups, sorted, none twice.
+fn sorted(groups: &[GroupName]) -> Vec<&GroupName> {
+    let mut groups: Vec<&GroupName> = groups.iter().collect();
+    groups.sort_unstable();
+    groups.dedup();
+    groups
 }

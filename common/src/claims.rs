@@ -1,7 +1,17 @@
 //! What the engineer claims, in a CSR attribute under the card's signature.
 
-use crate::{name::ClusterName, ttl::Ttl};
+use crate::{
+    asn1,
+    name::{self, ClusterName, NameError},
+    text::as_string,
+    ttl::{Ttl, TtlError},
+    x509,
+};
+use der::{Tag, asn1::GeneralizedTime};
 use jiff::Timestamp;
+use std::{fmt, str::FromStr};
+
+const READ_TOKEN: Tag = asn1::context(0, false);
 
 /// Version, cluster, ttl, reason, nonce and time of a request.
 ///
@@ -35,12 +45,96 @@ pub struct Claims {
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Reason(String);
 
+/// The most characters a reason may have.
+pub const MAX_REASON_CHARS: usize = 512;
+
 /// Why claims were refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClaimsError {
-    /// Not what the ASN.1 above says.
+    /// The cluster's name.
+    #[error("the claimed cluster {0}")]
+    Cluster(NameError),
+    /// Not what the ASN.1 of [`Claims`] says.
     #[error("the claims are not the DER that is expected: {0}")]
     Der(String),
+    /// The reason's text.
+    #[error("the reason {0}")]
+    Reason(NameError),
+    /// The lifetime.
+    #[error("the claimed lifetime: {0}")]
+    Ttl(TtlError),
+    /// A later version.
+    #[error("the claims have version {0}; version 1 is read")]
+    Version(u64),
+}
+
+impl From<der::Error> for ClaimsError {
+    fn from(error: der::Error) -> Self {
+        Self::Der(error.to_string())
+    }
+}
+
+impl Claims {
+    /// Reads claims strictly.
+    ///
+    /// # Errors
+    /// When they are not exactly the DER of the ASN.1 above, or a value breaks its type's rules.
+    pub fn from_der(der: &[u8]) -> Result<Self, ClaimsError> {
+        let mut fields = asn1::only(der, Tag::Sequence)?;
+        let version: u64 = fields.read()?;
+        if version != 1 {
+            return Err(ClaimsError::Version(version));
+        }
+        let cluster = utf8(fields.value(Tag::Utf8String)?)?;
+        let ttl: u64 = fields.read()?;
+        let reason = utf8(fields.value(Tag::Utf8String)?)?;
+        let nonce = digest(fields.value(Tag::OctetString)?)?;
+        let issued_at: GeneralizedTime = fields.read()?;
+        let read_token_sha256 = if fields.is_empty() {
+            None
+        } else {
+            Some(digest(fields.value(READ_TOKEN)?)?)
+        };
+        fields.finish()?;
+        Ok(Self {
+            cluster: ClusterName::parse(cluster).map_err(ClaimsError::Cluster)?,
+            ttl: Ttl::from_secs(ttl).map_err(ClaimsError::Ttl)?,
+            reason: Reason::parse(reason)?,
+            nonce,
+            issued_at: x509::timestamp(issued_at.to_unix_duration()),
+            read_token_sha256,
+        })
+    }
+
+    /// Writes them; the one DER encoding there is.
+    ///
+    /// The time loses its fraction of a second. A time before 1970 is written as 1970: no reader takes it for fresh.
+    #[must_use]
+    pub fn to_der(&self) -> Vec<u8> {
+        let token = self
+            .read_token_sha256
+            .map(|hash| asn1::tlv(READ_TOKEN, &[&hash]))
+            .unwrap_or_default();
+        asn1::sequence(&[
+            &asn1::unsigned(&[1]),
+            &asn1::utf8_string(self.cluster.as_str()),
+            &asn1::unsigned(&self.ttl.as_secs().to_be_bytes()),
+            &asn1::utf8_string(self.reason.as_str()),
+            &asn1::tlv(Tag::OctetString, &[&self.nonce]),
+            &x509::generalized_time(self.issued_at),
+            &token,
+        ])
+    }
+}
+
+fn utf8(bytes: &[u8]) -> Result<&str, ClaimsError> {
+    std::str::from_utf8(bytes).map_err(|_| Tag::Utf8String.value_error().to_error().into())
+}
+
+fn digest(bytes: &[u8]) -> Result<[u8; 32], ClaimsError> {
+    bytes
+        .try_into()
+        .map_err(|_| Tag::OctetString.length_error().to_error().into())
 }
 
 impl Reason {
@@ -49,7 +143,8 @@ impl Reason {
     /// # Errors
     /// When it is too long or has characters that a terminal or a log could show as something else.
     pub fn parse(text: &str) -> Result<Self, ClaimsError> {
-        todo!("{text}")
+        name::check_text(text, MAX_REASON_CHARS).map_err(ClaimsError::Reason)?;
+        Ok(Self(text.to_owned()))
     }
 
     /// The reason as text.
@@ -58,3 +153,22 @@ impl Reason {
         &self.0
     }
 }
+
+impl FromStr for Reason {
+    type Err = ClaimsError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::parse(text)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+as_string!(Reason, {
+    "description": "Why, in the engineer's words.",
+    "maxLength": 512
+});

@@ -1,14 +1,24 @@
 //! Certificate signing requests: building one, and reading one strictly.
 
 use crate::{
-    claims::Claims,
-    evidence::Evidence,
-    key::{PublicKey, SigningKey},
-    name::{GroupName, UserName},
+    claims::{Claims, ClaimsError},
+    evidence::{Evidence, EvidenceError},
+    key::{KeyError, PublicKey},
+    name::{GroupName, NameError, UserName},
+    pem::{self, PemError},
 };
+use const_oid::ObjectIdentifier;
+
+pub(crate) use build::subject;
+pub(crate) use read::read_subject;
+
+mod build;
+mod read;
 
 /// The most bytes a request may have, as DER and as PEM.
 pub const MAX_CSR_BYTES: usize = 16 * 1024;
+
+const LABEL: &str = "CERTIFICATE REQUEST";
 
 /// What an engineer asks, before the card signs it.
 #[derive(Clone, Debug)]
@@ -23,21 +33,10 @@ pub struct Draft {
     pub evidence: Option<Evidence>,
 }
 
-impl Draft {
-    /// Signs the request; DER.
-    ///
-    /// # Errors
-    /// The key's own error when it cannot sign.
-    pub fn sign<K: SigningKey>(&self, key: &K) -> Result<Vec<u8>, K::Error> {
-        let _ = key;
-        todo!()
-    }
-}
-
 /// One PEM block `CERTIFICATE REQUEST`.
 #[must_use]
 pub fn to_pem(der: &[u8]) -> String {
-    todo!("{der:?}")
+    pem::encode(LABEL, der)
 }
 
 /// A request that was read strictly and whose signature verified.
@@ -51,31 +50,95 @@ pub struct Request {
     sha256: [u8; 32],
 }
 
-/// Why a request was refused.
+/// Why a request was refused. Short enough for a condition's message; foreign text in it is escaped.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CsrError {
+    /// Attributes that are not sorted as DER sorts a set.
+    #[error("the attributes are not in DER's order")]
+    AttributeOrder,
+    /// An attribute with no value or several.
+    #[error("the attribute {0} does not have exactly one value")]
+    AttributeValues(ObjectIdentifier),
+    /// The claims.
+    #[error(transparent)]
+    Claims(#[from] ClaimsError),
+    /// A CN or an O that is neither UTF8String nor PrintableString.
+    #[error("the subject's {0} is not a valid UTF8String or PrintableString")]
+    StringType(&'static str),
+    /// Two CNs: Kubernetes would take the last one.
+    #[error("the subject has {0} common names; exactly one is read")]
+    CommonNames(usize),
+    /// Not DER, or not the structure of a request.
+    #[error("{part} is not strict DER: {error}")]
+    Der {
+        /// Which part.
+        part: &'static str,
+        /// What is wrong there.
+        error: der::Error,
+    },
+    /// The same attribute twice.
+    #[error("the attribute {0} stands there twice")]
+    DuplicateAttribute(ObjectIdentifier),
+    /// The same group twice.
+    #[error("the group {0} is asked for twice")]
+    DuplicateGroup(String),
+    /// The evidence.
+    #[error(transparent)]
+    Evidence(#[from] EvidenceError),
+    /// Extensions, SANs among them: the certificate is built from the policy's profile, never from the request.
+    #[error(
+        "the request asks for certificate extensions (subject alternative names, key usages or others); none are granted"
+    )]
+    ExtensionRequest,
+    /// A group's name.
+    #[error("the group {name} {error}")]
+    Group {
+        /// The group, quoted and escaped.
+        name: String,
+        /// What is wrong with it.
+        error: NameError,
+    },
+    /// No group, or too many.
+    #[error("the subject has {0} groups (O); 1 to 32 are read")]
+    Groups(usize),
+    /// The public key.
+    #[error("the public key {0}")]
+    Key(KeyError),
+    /// The claims are missing.
+    #[error("the request carries no claims; it was not made by touchstone")]
+    NoClaims,
+    /// Several attributes in one RDN.
+    #[error("the subject has several attributes in one RDN")]
+    MultiValuedRdn,
+    /// PEM.
+    #[error("the request {0}")]
+    Pem(#[from] PemError),
+    /// The signature, or its algorithm.
+    #[error("{0}")]
+    Signature(KeyError),
     /// More than [`MAX_CSR_BYTES`].
     #[error("the request has {0} bytes; at most 16384 are read")]
     TooLong(usize),
+    /// An attribute that no one here reads.
+    #[error("the request has the attribute {0}, which is not read")]
+    UnknownAttribute(ObjectIdentifier),
+    /// A subject attribute other than CN and O: Kubernetes reads some of them as more than a name.
+    #[error("the subject has the attribute {0}; only CN and O are read")]
+    SubjectAttribute(ObjectIdentifier),
+    /// The user's name.
+    #[error("the user {name} {error}")]
+    User {
+        /// The user, quoted and escaped.
+        name: String,
+        /// What is wrong with it.
+        error: NameError,
+    },
+    /// Another version.
+    #[error("the request has version {0}; version 0 is read")]
+    Version(u64),
 }
 
 impl Request {
-    /// Reads exactly one PEM block and nothing else.
-    ///
-    /// # Errors
-    /// When anything at all is not as the design's strict reading asks.
-    pub fn from_pem(pem: &[u8]) -> Result<Self, CsrError> {
-        todo!("{pem:?}")
-    }
-
-    /// Reads DER without trailing bytes.
-    ///
-    /// # Errors
-    /// As [`Request::from_pem`].
-    pub fn from_der(der: &[u8]) -> Result<Self, CsrError> {
-        todo!("{der:?}")
-    }
-
     /// The CN.
     #[must_use]
     pub fn user(&self) -> &UserName {

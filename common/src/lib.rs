@@ -6,8 +6,10 @@
 //! [`attestation::Attested`] key, asks the [`policy::Policy`], and builds a certificate with [`certificate`] from the
 //! validated values alone. The engineer's side checks the result with [`certificate::verify_issued`].
 //!
-//! Nothing here reads a clock, a file, a network or a random source: callers pass those in.
+//! Nothing here reads a clock, a file, a network or a random source: callers pass those in. The one exception is
+//! [`key::SoftwareKey`], which draws from its crypto library's generator.
 
+mod asn1;
 pub mod attestation;
 pub mod certificate;
 pub mod claims;
@@ -16,5 +18,8 @@ pub mod evidence;
 pub mod key;
 pub mod name;
 pub mod oid;
+mod pem;
 pub mod policy;
+mod text;
 pub mod ttl;
+mod x509;

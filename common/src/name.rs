@@ -1,6 +1,13 @@
 //! Names that may stand in a certificate: users, groups, clusters.
+//!
+//! Kubernetes compares names byte by byte, people read them on a screen. Whatever could make the two differ is refused:
+//! invisible and direction-changing characters, decomposed letters, spaces at an edge or doubled, and every spelling of
+//! the prefix that Kubernetes keeps for itself.
 
-use std::fmt;
+use crate::text::as_string;
+use std::{fmt, str::FromStr};
+use unicode_normalization::{UnicodeNormalization as _, is_nfc};
+use unicode_properties::{GeneralCategory, GeneralCategoryGroup, UnicodeGeneralCategory as _};
 
 /// The most characters a user, group or cluster name may have (X.520 ub-common-name).
 pub const MAX_NAME_CHARS: usize = 64;
@@ -10,13 +17,43 @@ pub const MAX_GROUPS: usize = 32;
 /// Why a name was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// Placeholder until the rules are written.
+    /// A character that must not stand in a name, or not there.
+    #[error("has U+{code:04X} ({kind}) at character {position}", code = u32::from(*character))]
+    Character {
+        /// The character.
+        character: char,
+        /// What is wrong with it.
+        kind: &'static str,
+        /// Where it stands; the first is 1.
+        position: usize,
+    },
+    /// Two spaces in a row.
+    #[error("has a doubled space at character {0}")]
+    DoubledSpace(usize),
+    /// A space at the beginning or at the end.
+    #[error("begins or ends with a space")]
+    EdgeSpace,
+    /// Nothing at all.
     #[error("is empty")]
     Empty,
+    /// Another Unicode normalization than NFC.
+    #[error("is not in Unicode normalization form C")]
+    NotNfc,
+    /// A name that Kubernetes keeps for itself.
+    #[error("begins with \"system:\", which belongs to Kubernetes itself")]
+    System,
+    /// Too many characters.
+    #[error("has {length} characters; at most {most} are allowed")]
+    TooLong {
+        /// How many it has.
+        length: usize,
+        /// How many it may have.
+        most: usize,
+    },
 }
 
 macro_rules! name_type {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $name:ident, $check:path, $description:literal) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(String);
@@ -27,7 +64,8 @@ macro_rules! name_type {
             /// # Errors
             /// When it breaks any rule of this module.
             pub fn parse(text: &str) -> Result<Self, NameError> {
-                todo!("{text}")
+                $check(text)?;
+                Ok(Self(text.to_owned()))
             }
 
             /// The name as text.
@@ -37,23 +75,191 @@ macro_rules! name_type {
             }
         }
 
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NameError;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                Self::parse(text)
+            }
+        }
+
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(&self.0)
             }
         }
+
+        as_string!($name, { "description": $description, "minLength": 1, "maxLength": 64 });
     };
 }
 
 name_type!(
     /// Who: the certificate's CN.
-    UserName
+    UserName,
+    check_subject,
+    "A user name: the certificate's common name."
 );
 name_type!(
     /// A Kubernetes group: one O of the certificate.
-    GroupName
+    GroupName,
+    check_subject,
+    "A Kubernetes group."
 );
 name_type!(
-    /// The cluster a request is for.
-    ClusterName
+    /// The cluster a request is for: ASCII letters, digits, `-`, `_` and `.`, a letter or digit at both ends.
+    ClusterName,
+    check_cluster,
+    "The name of a cluster: ASCII letters, digits, '-', '_' and '.'."
 );
+
+fn check_subject(text: &str) -> Result<(), NameError> {
+    check_text(text, MAX_NAME_CHARS)?;
+    if text.is_empty() {
+        return Err(NameError::Empty);
+    }
+    if let Some(position) = text.find("  ") {
+        let before = text.get(..position).unwrap_or_default();
+        return Err(NameError::DoubledSpace(before.chars().count() + 1));
+    }
+    if is_system(text) {
+        return Err(NameError::System);
+    }
+    Ok(())
+}
+
+fn check_cluster(text: &str) -> Result<(), NameError> {
+    check_subject(text)?;
+    let last = text.chars().count();
+    for (position, character) in (1..).zip(text.chars()) {
+        let inner = position != 1 && position != last;
+        if !(character.is_ascii_alphanumeric() || inner && matches!(character, '-' | '_' | '.')) {
+            return Err(NameError::Character {
+                character,
+                kind: "not allowed here in a cluster's name",
+                position,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// What holds for every text that people read and machines compare: at most so many characters, none of them invisible
+/// or misleading, no space at an edge, NFC. May be empty.
+pub(crate) fn check_text(text: &str, most: usize) -> Result<(), NameError> {
+    let length = text.chars().count();
+    if length > most {
+        return Err(NameError::TooLong { length, most });
+    }
+    for (position, character) in (1..).zip(text.chars()) {
+        if let Some(kind) = refused(character, position == 1) {
+            return Err(NameError::Character {
+                character,
+                kind,
+                position,
+            });
+        }
+    }
+    if text.starts_with(' ') || text.ends_with(' ') {
+        return Err(NameError::EdgeSpace);
+    }
+    if !is_nfc(text) {
+        return Err(NameError::NotNfc);
+    }
+    Ok(())
+}
+
+/// Why a character must not stand in a name.
+fn refused(character: char, first: bool) -> Option<&'static str> {
+    if matches!(character, ' '..='~') {
+        return None;
+    }
+    if is_bidi(character) {
+        return Some("a bidirectional control");
+    }
+    if is_invisible(character) {
+        return Some("an invisible character");
+    }
+    match character.general_category() {
+        GeneralCategory::Control => Some("a control character"),
+        GeneralCategory::Format => Some("an invisible format character"),
+        GeneralCategory::LineSeparator | GeneralCategory::ParagraphSeparator => {
+            Some("a line separator")
+        }
+        GeneralCategory::PrivateUse => Some("a private-use character"),
+        GeneralCategory::SpaceSeparator => Some("a space other than U+0020"),
+        GeneralCategory::Surrogate => Some("a surrogate"),
+        GeneralCategory::Unassigned => Some("an unassigned character"),
+        _ if first && character.general_category_group() == GeneralCategoryGroup::Mark => {
+            Some("a combining mark without a letter before it")
+        }
+        _ => None,
+    }
+}
+
+/// UAX #9, the explicit directional formatting characters.
+fn is_bidi(character: char) -> bool {
+    matches!(
+        character,
+        '\u{061C}' | '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}'
+    )
+}
+
+/// Characters that show nothing although their category is a letter, mark or symbol: the rest of Unicode's
+/// Default_Ignorable_Code_Point, and the empty Braille pattern.
+fn is_invisible(character: char) -> bool {
+    matches!(
+        character,
+        '\u{034F}'
+            | '\u{115F}'..='\u{1160}'
+            | '\u{17B4}'..='\u{17B5}'
+            | '\u{180B}'..='\u{180F}'
+            | '\u{200B}'..='\u{200D}'
+            | '\u{2060}'..='\u{206F}'
+            | '\u{2800}'
+            | '\u{3164}'
+            | '\u{FE00}'..='\u{FE0F}'
+            | '\u{FEFF}'
+            | '\u{FFA0}'
+            | '\u{E0000}'..='\u{E0FFF}'
+    )
+}
+
+/// Whether a name begins with `system:` for a reader who overlooks case, width and other compatibility forms.
+fn is_system(text: &str) -> bool {
+    const PREFIX: &str = "system:";
+    if text.is_ascii() {
+        return text
+            .as_bytes()
+            .get(..PREFIX.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(PREFIX.as_bytes()));
+    }
+    text.nfkc()
+        .flat_map(char::to_lowercase)
+        .nfkc()
+        .take(PREFIX.len())
+        .eq(PREFIX.chars())
+}
+
+/// A name for a message: in quotes, short, with everything but printable ASCII and plain letters escaped.
+pub(crate) fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for (index, character) in text.chars().enumerate() {
+        if index == MAX_NAME_CHARS {
+            out.push('…');
+            break;
+        }
+        match character {
+            '"' | '\\' => out.extend(character.escape_default()),
+            _ if refused(character, index == 0).is_none() => out.push(character),
+            _ => out.extend(character.escape_unicode()),
+        }
+    }
+    out.push('"');
+    out
+}

@@ -1,5 +1,6 @@
 //! How long a certificate lives.
 
+use crate::text::as_string;
 use std::{fmt, str::FromStr, time::Duration};
 
 /// A certificate's lifetime in whole seconds, at least [`Ttl::MIN`] and at most [`Ttl::MAX`].
@@ -53,12 +54,106 @@ impl FromStr for Ttl {
     type Err = TtlError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        todo!("{text}")
+        Self::from_secs(seconds(text).ok_or_else(|| TtlError::Syntax(shown(text)))?)
     }
+}
+
+/// Hours, minutes and seconds, each at most once, in this order.
+fn seconds(text: &str) -> Option<u64> {
+    let mut rest = text;
+    let mut total: u64 = 0;
+    for (unit, length) in [('h', 3600), ('m', 60), ('s', 1)] {
+        if let Some((number, after)) = rest.split_once(unit) {
+            if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+                return None;
+            }
+            let number: u64 = number.parse().ok()?;
+            total = total.checked_add(number.checked_mul(length)?)?;
+            rest = after;
+        }
+    }
+    (rest.is_empty() && !text.is_empty()).then_some(total)
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(32).collect()
 }
 
 impl fmt::Display for Ttl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}s", self.0)
+        for (number, unit) in [
+            (self.0 / 3600, 'h'),
+            (self.0 / 60 % 60, 'm'),
+            (self.0 % 60, 's'),
+        ] {
+            if number > 0 {
+                write!(f, "{number}{unit}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+as_string!(Ttl, {
+    "description": "A lifetime from 10m to 24h, such as 30m, 1h or 1h30m.",
+    "pattern": "^(?=.)([0-9]+h)?([0-9]+m)?([0-9]+s)?$"
+});
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lifetimes_are_read_as_people_write_them() {
+        for (text, seconds) in [
+            ("30m", 1800),
+            ("1h", 3600),
+            ("1h30m", 5400),
+            ("600s", 600),
+            ("10m5s", 605),
+            ("24h", 86_400),
+        ] {
+            assert_eq!(text.parse(), Ttl::from_secs(seconds), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_is_read_back() {
+        for seconds in [600, 601, 1800, 3600, 3601, 5400, 86_399, 86_400] {
+            let ttl = Ttl::from_secs(seconds).unwrap();
+            assert_eq!(ttl.to_string().parse(), Ok(ttl));
+        }
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for text in [
+            "",
+            "30",
+            "m",
+            "30m1h",
+            "30m30m",
+            "-30m",
+            "+30m",
+            " 30m",
+            "30m ",
+            "30M",
+            "1.5h",
+            "٣٠m",
+            "0x10m",
+            "99999999999999999999h",
+            "18446744073709551615h",
+        ] {
+            assert!(
+                matches!(text.parse::<Ttl>(), Err(TtlError::Syntax(_))),
+                "{text:?}"
+            );
+        }
+        for text in ["0s", "9m59s", "24h1s", "9999h"] {
+            assert!(
+                matches!(text.parse::<Ttl>(), Err(TtlError::Range(_))),
+                "{text:?}"
+            );
+        }
     }
 }
