@@ -1,1 +1,5 @@
+//! Test equipment: a virtual YubiKey, a smart card daemon of one's own, and the suites that use them.
 
+pub mod child;
+pub mod pcscd;
+pub mod yubikey;
