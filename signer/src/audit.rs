@@ -30,12 +30,6 @@ pub enum Event {
         /// The request.
         #[serde(flatten)]
         request: RequestRef,
-        /// The CN asked for, where the request could be read.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        user: Option<String>,
-        /// The groups asked for.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        groups: Vec<String>,
         /// The condition's reason.
         verdict: String,
         /// What the engineer reads.

@@ -1,0 +1,153 @@
+//! Making a CA, once.
+
+use super::{Authority, CaError, IssuingCa, files, recognise};
+use crate::{
+    audit,
+    data_dir::{self, DataDir},
+};
+use aws_lc_rs::rand;
+use jiff::{SignedDuration, Timestamp};
+use std::path::Path;
+use touchstone_common::{
+    certificate::{CaCertificate, CertificateError, Prepared, Profile, SerialNumber, Validity},
+    key::{KeyAlgorithm, PublicKey, SigningKey, SoftwareKey},
+};
+
+/// The folder of the CA in a data directory.
+pub const FOLDER: &str = "ca";
+/// The file that `--client-ca-file` takes.
+pub const TRUST_BUNDLE: &str = "trust-bundle.pem";
+/// The embedded API's database.
+pub const DATABASE: &str = "api.db";
+
+const ROOT_LIFETIME: SignedDuration = SignedDuration::from_hours(24 * 3653);
+const ISSUING_LIFETIME: SignedDuration = SignedDuration::from_hours(24 * 120);
+/// How far back a CA begins: its certificates must not begin before it does, wherever they are checked.
+const BACKDATE: SignedDuration = SignedDuration::from_mins(10);
+
+/// Loads the CA of a data directory, or makes it where nothing was ever issued, and writes the trust bundle.
+///
+/// # Errors
+/// When it cannot be loaded or made, or is gone from a directory that has issued.
+pub fn open(data: &DataDir, now: Timestamp) -> Result<Authority, CaError> {
+    let folder = data.file(FOLDER);
+    if !folder.exists() {
+        for trace in [audit::FILE_NAME, DATABASE] {
+            if data.file(trace).exists() {
+                return Err(CaError::Gone {
+                    ca: folder,
+                    trace: data.file(trace),
+                });
+            }
+        }
+        files::make_whole(&folder, |new| make(new, now))?;
+        tracing::info!(folder = %folder.display(), "made a root and an issuing CA");
+    }
+    let authority = load(data.path())?;
+    let bundle = data.file(TRUST_BUNDLE);
+    let content = authority.trust_bundle();
+    if data_dir::read_optional(&bundle)?.as_deref() != Some(content.as_bytes()) {
+        data_dir::write_atomic(&bundle, content.as_bytes())?;
+    }
+    Ok(authority)
+}
+
+/// Loads the CA of a data directory.
+///
+/// # Errors
+/// When a part is missing or does not fit the others.
+pub fn load(data: &Path) -> Result<Authority, CaError> {
+    let folder = data.join(FOLDER);
+    let root_folder = folder.join("root");
+    let issuing_folder = folder.join("issuing");
+    let root = files::load_certificate(&root_folder)?;
+    let (certificate, key) = files::load(&issuing_folder)?;
+    if recognise::recognise(certificate.der(), &root).is_none() {
+        return Err(CaError::NotChained {
+            issuing: issuing_folder,
+            root: root_folder,
+        });
+    }
+    let issuing = IssuingCa::new(certificate, key).ok_or(CaError::Missing {
+        path: issuing_folder,
+    })?;
+    Ok(Authority { root, issuing })
+}
+
+fn make(folder: &Path, now: Timestamp) -> Result<(), CaError> {
+    // Two installations must not have CAs of one name: clients look issuers up by it.
+    let mark = hex::encode(random::<4>()?);
+    let (root, root_key) = root_ca(&format!("Touchstone root {mark}"), KeyAlgorithm::P384, now)?;
+    let key = generate(KeyAlgorithm::P256)?;
+    let profile = Profile::IssuingCa {
+        common_name: &format!("Touchstone issuing CA {mark}"),
+    };
+    let der = sign(
+        &profile,
+        key.public_key(),
+        validity(now, BACKDATE, ISSUING_LIFETIME)?,
+        Some(&root),
+        &root_key,
+    )?;
+    files::store(&folder.join("root"), &root, &root_key)?;
+    files::store(&folder.join("issuing"), &read_back(&der)?, &key)
+}
+
+/// A self-signed CA.
+pub(super) fn root_ca(
+    common_name: &str,
+    algorithm: KeyAlgorithm,
+    now: Timestamp,
+) -> Result<(CaCertificate, SoftwareKey), CaError> {
+    let key = generate(algorithm)?;
+    let profile = Profile::Root { common_name };
+    let validity = validity(now, BACKDATE, ROOT_LIFETIME)?;
+    let der = sign(&profile, key.public_key(), validity, None, &key)?;
+    Ok((read_back(&der)?, key))
+}
+
+pub(super) fn generate(algorithm: KeyAlgorithm) -> Result<SoftwareKey, CaError> {
+    SoftwareKey::generate(algorithm).map_err(CaError::KeyGeneration)
+}
+
+/// Signs a certificate of `profile`; DER.
+pub(super) fn sign(
+    profile: &Profile<'_>,
+    public_key: &PublicKey,
+    validity: Validity,
+    issuer: Option<&CaCertificate>,
+    key: &SoftwareKey,
+) -> Result<Vec<u8>, CaError> {
+    let serial = SerialNumber::from_random(random()?);
+    Prepared::new(profile, public_key, validity, serial, issuer)
+        .map_err(CaError::Make)?
+        .sign(key)
+        .map_err(CaError::Sign)
+}
+
+fn read_back(der: &[u8]) -> Result<CaCertificate, CaError> {
+    CaCertificate::from_pem(super::certificate_pem(der).as_bytes()).map_err(CaError::Make)
+}
+
+/// From `back` before now until `lifetime` from now, in whole seconds.
+pub(super) fn validity(
+    now: Timestamp,
+    back: SignedDuration,
+    lifetime: SignedDuration,
+) -> Result<Validity, CaError> {
+    let second = |time: Result<Timestamp, jiff::Error>| {
+        time.and_then(|time| Timestamp::from_second(time.as_second()))
+            .map_err(|_| CaError::Make(CertificateError::OutlivesIssuer))
+    };
+    Ok(Validity {
+        not_before: second(now.checked_sub(back))?,
+        not_after: second(now.checked_add(lifetime))?,
+    })
+}
+
+/// Random bytes from the system.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], CaError> {
+    let mut bytes = [0; N];
+    rand::fill(&mut bytes).map_err(|_| CaError::Random)?;
+    Ok(bytes)
+}

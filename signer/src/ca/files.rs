@@ -1,0 +1,112 @@
+//! A CA's files: `certificate.pem` and `key.pem` in a folder of their own.
+
+use super::CaError;
+use crate::data_dir::{self, DataDirError};
+use std::{
+    fs::{self, DirBuilder, File},
+    os::unix::fs::DirBuilderExt,
+    path::Path,
+};
+use touchstone_common::{
+    certificate::CaCertificate,
+    key::{SigningKey, SoftwareKey},
+};
+use zeroize::Zeroizing;
+
+const CERTIFICATE: &str = "certificate.pem";
+const KEY: &str = "key.pem";
+
+/// Reads a CA from its folder. Both halves must be there, and fit.
+///
+/// # Errors
+/// When one is missing, cannot be read, or is of another pair.
+pub fn load(folder: &Path) -> Result<(CaCertificate, SoftwareKey), CaError> {
+    let certificate_path = folder.join(CERTIFICATE);
+    let key_path = folder.join(KEY);
+    let certificate = load_certificate(folder)?;
+    let pem = data_dir::read_optional(&key_path)?
+        .map(Zeroizing::new)
+        .ok_or_else(|| CaError::Missing {
+            path: key_path.clone(),
+        })?;
+    let key = SoftwareKey::from_pkcs8_pem(&pem).map_err(|source| CaError::Key {
+        path: key_path.clone(),
+        source,
+    })?;
+    if certificate.public_key() != key.public_key() {
+        return Err(CaError::Mismatch {
+            certificate: certificate_path,
+            key: key_path,
+        });
+    }
+    Ok((certificate, key))
+}
+
+/// Reads a CA's certificate from its folder.
+///
+/// # Errors
+/// When it is missing or cannot be read.
+pub fn load_certificate(folder: &Path) -> Result<CaCertificate, CaError> {
+    let path = folder.join(CERTIFICATE);
+    let pem = data_dir::read_optional(&path)?.ok_or_else(|| CaError::Missing { path: path.clone() })?;
+    CaCertificate::from_pem(&pem).map_err(|source| CaError::Certificate { path, source })
+}
+
+/// Writes a CA into a new folder and waits for the disk.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn store(folder: &Path, certificate: &CaCertificate, key: &SoftwareKey) -> Result<(), CaError> {
+    make_folder(folder)?;
+    let pem = key.to_pkcs8_pem().map_err(CaError::KeyGeneration)?;
+    for (name, content) in [(KEY, pem.as_bytes()), (CERTIFICATE, certificate.to_pem().as_bytes())] {
+        let path = folder.join(name);
+        data_dir::write_synced(&path, content).map_err(|source| DataDirError::Write { path, source })?;
+    }
+    sync_folder(folder)
+}
+
+/// Makes a folder that only its owner enters.
+pub(super) fn make_folder(folder: &Path) -> Result<(), CaError> {
+    DirBuilder::new().mode(0o700).create(folder).map_err(|source| {
+        CaError::DataDir(DataDirError::Write {
+            path: folder.to_owned(),
+            source,
+        })
+    })
+}
+
+pub(super) fn sync_folder(folder: &Path) -> Result<(), CaError> {
+    File::open(folder).and_then(|file| file.sync_all()).map_err(|source| {
+        CaError::DataDir(DataDirError::Write {
+            path: folder.to_owned(),
+            source,
+        })
+    })
+}
+
+/// Fills a folder that is there whole or not at all: `fill` gets a folder of another name, which is renamed when it is
+/// on disk. What a crash left of an earlier try is thrown away; nothing depends on it yet.
+pub(super) fn make_whole(
+    folder: &Path,
+    fill: impl FnOnce(&Path) -> Result<(), CaError>,
+) -> Result<(), CaError> {
+    let mut name = folder.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = folder.with_file_name(name);
+    let at = |path: &Path, source| {
+        CaError::DataDir(DataDirError::Write {
+            path: path.to_owned(),
+            source,
+        })
+    };
+    if new.exists() {
+        fs::remove_dir_all(&new).map_err(|source| at(&new, source))?;
+    }
+    make_folder(&new)?;
+    fill(&new)?;
+    sync_folder(&new)?;
+    fs::rename(&new, folder)
+        .and_then(|()| data_dir::sync_parent(folder))
+        .map_err(|source| at(folder, source))
+}

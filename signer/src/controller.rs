@@ -1,0 +1,318 @@
+//! The controller: watches requests of its signer name and brings each to its end. All input and output is here; what to
+//! do is decided by [`crate::review`], what to sign by [`crate::issue`].
+//!
+//! A request's way, each step on disk before the next begins:
+//!
+//! ```text
+//! review → Grant (phase Intent; its name is the replay guard) → audit `intent` → Approved → sign → status.certificate
+//!        → audit `issued` → Grant (phase Issued)
+//! ```
+//!
+//! It can stop after any step. The next run reads what is there and goes on: a Grant of the same request is resumed under
+//! a new intent, one of another request is a replay.
+
+mod conditions;
+mod events;
+mod grants;
+mod queue;
+mod reconcile;
+
+use crate::{
+    audit::{AuditError, AuditLog},
+    ca::Authority,
+    clock::Clock,
+    grant::Grant,
+    review::{EvidenceCache, ReviewError, Snapshot},
+};
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use kube::{
+    Api, Client, ResourceExt,
+    runtime::{WatchStreamExt, watcher},
+};
+use lru::LruCache;
+use queue::{Input, Queue};
+use reconcile::Outcome;
+use std::{
+    collections::HashMap,
+    num::NonZeroUsize,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+/// How many requests are worked on at once.
+const AT_ONCE: usize = 64;
+/// How many settled requests are remembered, so that the echo of one's own writes is not worked on again.
+const SETTLED: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not zero");
+/// How long requests under way may take to end when the signer is stopped.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// Everything that working on a request needs.
+#[derive(Debug)]
+pub struct Context {
+    audit: AuditLog,
+    authority: Arc<Authority>,
+    clock: Arc<dyn Clock>,
+    evidence: Arc<EvidenceCache>,
+    memory: Mutex<Memory>,
+    signer_name: String,
+    snapshot: watch::Receiver<Arc<Snapshot>>,
+    requests: Api<CertificateSigningRequest>,
+    grants: Api<Grant>,
+    events: events::Events,
+}
+
+/// What a controller is made of.
+pub struct Parts {
+    /// The API.
+    pub client: Client,
+    /// Where is recorded what is done.
+    pub audit: AuditLog,
+    /// What signs.
+    pub authority: Arc<Authority>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Evidence that was verified before.
+    pub evidence: Arc<EvidenceCache>,
+    /// The signer name that is answered.
+    pub signer_name: String,
+    /// The policy in force.
+    pub snapshot: watch::Receiver<Arc<Snapshot>>,
+}
+
+/// What the process knows beside the API; nothing is lost with it.
+#[derive(Debug)]
+struct Memory {
+    /// Requests by UID that are at their end.
+    settled: LruCache<String, ()>,
+    /// Grants in phase Intent, by the UID of their request.
+    open: HashMap<String, OpenIntent>,
+}
+
+/// A Grant in phase Intent.
+#[derive(Clone, Debug)]
+struct OpenIntent {
+    grant: String,
+    request: String,
+}
+
+/// Why a request could not be worked on now. It is tried again. Each message completes "failed to …".
+#[derive(Debug, thiserror::Error)]
+pub enum ControllerError {
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// The API.
+    #[error("{doing}")]
+    Kubernetes {
+        /// What was tried.
+        doing: &'static str,
+        /// What came back.
+        source: Box<kube::Error>,
+    },
+    /// The CA.
+    #[error(transparent)]
+    Ca(#[from] crate::ca::CaError),
+    /// The request could not be judged.
+    #[error(transparent)]
+    Review(#[from] ReviewError),
+}
+
+impl ControllerError {
+    fn api(doing: &'static str) -> impl FnOnce(kube::Error) -> Self {
+        move |source| Self::Kubernetes {
+            doing,
+            source: Box::new(source),
+        }
+    }
+}
+
+/// The HTTP code of an API's refusal.
+fn code(error: &kube::Error) -> Option<u16> {
+    match error {
+        kube::Error::Api(status) => Some(status.code),
+        _ => None,
+    }
+}
+
+impl Context {
+    /// Puts a controller together.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            requests: Api::all(parts.client.clone()),
+            grants: Api::all(parts.client.clone()),
+            events: events::Events::new(parts.client),
+            audit: parts.audit,
+            authority: parts.authority,
+            clock: parts.clock,
+            evidence: parts.evidence,
+            memory: Mutex::new(Memory {
+                settled: LruCache::new(SETTLED),
+                open: HashMap::new(),
+            }),
+            signer_name: parts.signer_name,
+            snapshot: parts.snapshot,
+        }
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        // Each use is one whole change: a panic elsewhere leaves nothing half done in it.
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_settled(&self, uid: &str) -> bool {
+        self.memory().settled.get(uid).is_some()
+    }
+
+    fn settle(&self, uid: &str) {
+        let mut memory = self.memory();
+        memory.open.remove(uid);
+        memory.settled.put(uid.to_owned(), ());
+    }
+
+    /// Works until `shutdown`. `ready` is called once, when every request that was there is known.
+    ///
+    /// # Errors
+    /// When the grants that were left open cannot be read.
+    pub async fn run(
+        self: Arc<Self>,
+        shutdown: CancellationToken,
+        ready: impl FnOnce() + Send,
+    ) -> Result<(), ControllerError> {
+        let mut queue = Queue::new(AT_ONCE);
+        let mut running = JoinSet::new();
+        let mut ready = Some(ready);
+        let mut snapshot = self.snapshot.clone();
+        for request in self.load_open_intents().await? {
+            queue.push(request, Input::Reread);
+        }
+        let selector = format!("spec.signerName={}", self.signer_name);
+        let events = watcher(
+            self.requests.clone(),
+            watcher::Config::default().fields(&selector),
+        )
+        .default_backoff();
+        let mut events = std::pin::pin!(events);
+        loop {
+            while let Some((name, input)) = queue.start() {
+                running.spawn(Arc::clone(&self).work(name, input));
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                event = events.next() => match event {
+                    Some(Ok(watcher::Event::Apply(request) | watcher::Event::InitApply(request))) => {
+                        queue.push(request.name_any(), Input::Object(Box::new(request)));
+                    }
+                    Some(Ok(watcher::Event::Delete(request))) => {
+                        queue.push(request.name_any(), Input::Reread);
+                    }
+                    Some(Ok(watcher::Event::InitDone)) => {
+                        if let Some(ready) = ready.take() {
+                            ready();
+                        }
+                    }
+                    Some(Ok(watcher::Event::Init)) => {}
+                    Some(Err(error)) => {
+                        tracing::warn!(error = %chain(&error), "the watch on requests was cut; trying again");
+                    }
+                    None => break,
+                },
+                Some(done) = running.join_next() => {
+                    // Every panic is caught inside `work`.
+                    if let Ok((name, outcome)) = done {
+                        queue.finish(&name, outcome);
+                    }
+                }
+                () = queue.due() => {}
+                changed = snapshot.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                    queue.wake_waiting();
+                }
+            }
+        }
+        let rest = async { while running.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP_LIMIT, rest).await.is_err() {
+            tracing::warn!("stopped with requests under way; they are resumed at the next start");
+        }
+        Ok(())
+    }
+
+    /// Works on one request. A panic ends this request and no other.
+    async fn work(self: Arc<Self>, name: String, input: Input) -> (String, Outcome) {
+        let result = AssertUnwindSafe(self.reconcile(&name, input))
+            .catch_unwind()
+            .await;
+        let outcome = match result {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(error)) => {
+                tracing::warn!(request = name, error = %chain(&error), "failed to work on a request; trying again");
+                Outcome::Retry
+            }
+            Err(panic) => {
+                let message = panic_message(panic.as_ref());
+                tracing::error!(request = name, panic = message, "a defect in Touchstone: a request made it panic");
+                match AssertUnwindSafe(self.fail_after_panic(&name)).catch_unwind().await {
+                    Ok(Ok(())) => Outcome::Done,
+                    Ok(Err(_)) | Err(_) => Outcome::Retry,
+                }
+            }
+        };
+        (name, outcome)
+    }
+
+    /// Finds the grants that an earlier process left in phase Intent; the names of their requests.
+    async fn load_open_intents(&self) -> Result<Vec<String>, ControllerError> {
+        let mut requests = Vec::new();
+        let mut pages = std::pin::pin!(grants::all(&self.grants));
+        while let Some(grant) = pages
+            .try_next()
+            .await
+            .map_err(ControllerError::api("list the grants"))?
+        {
+            if grant.phase() != crate::grant::Phase::Intent {
+                continue;
+            }
+            let request = grant.spec.request.clone();
+            tracing::info!(grant = grant.name_any(), request = request.name, "resuming an intent");
+            self.memory().open.insert(
+                request.uid,
+                OpenIntent {
+                    grant: grant.name_any(),
+                    request: request.name.clone(),
+                },
+            );
+            requests.push(request.name);
+        }
+        Ok(requests)
+    }
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
+
+/// An error and its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Some libraries print their cause themselves.
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

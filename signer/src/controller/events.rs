@@ -1,0 +1,81 @@
+//! Events on a request, for `kubectl describe csr`. They inform; nothing depends on them.
+
+use super::conditions::shorten;
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::{certificates::v1::CertificateSigningRequest, events::v1::Event},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
+};
+use kube::{Api, Client, Resource, ResourceExt, api::PostParams};
+
+const REPORTER: &str = "touchstone.dev/signer";
+/// The most bytes Kubernetes takes as an event's note (pkg/apis/core/validation/events.go).
+const MAX_NOTE_BYTES: usize = 1024;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Level {
+    Normal,
+    Warning,
+}
+
+#[derive(Clone)]
+pub(super) struct Events {
+    api: Api<Event>,
+    instance: String,
+}
+
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Events")
+            .field("instance", &self.instance)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Events {
+    pub(super) fn new(client: Client) -> Self {
+        Self {
+            // Events of objects that belong to no namespace stand in this one.
+            api: Api::namespaced(client, "default"),
+            instance: format!("touchstone-signer-{}", std::process::id()),
+        }
+    }
+
+    /// Publishes an event. One that cannot be published is logged and forgotten.
+    pub(super) async fn publish(
+        &self,
+        request: &CertificateSigningRequest,
+        now: Timestamp,
+        level: Level,
+        reason: &str,
+        note: &str,
+    ) {
+        let mut regarding = request.object_ref(&());
+        regarding.resource_version = None;
+        let event = Event {
+            action: Some("Review".to_owned()),
+            event_time: Some(MicroTime(now)),
+            metadata: ObjectMeta {
+                name: Some(format!("{}.{:x}", request.name_any(), now.as_nanosecond())),
+                namespace: Some("default".to_owned()),
+                ..ObjectMeta::default()
+            },
+            note: Some(shorten(note, MAX_NOTE_BYTES)),
+            reason: Some(reason.to_owned()),
+            regarding: Some(regarding),
+            reporting_controller: Some(REPORTER.to_owned()),
+            reporting_instance: Some(self.instance.clone()),
+            type_: Some(
+                match level {
+                    Level::Normal => "Normal",
+                    Level::Warning => "Warning",
+                }
+                .to_owned(),
+            ),
+            ..Event::default()
+        };
+        if let Err(error) = self.api.create(&PostParams::default(), &event).await {
+            tracing::debug!(error = %super::chain(&error), "an event was not taken");
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Which request is worked on next: each at most once at a time, the latest state of it, with growing pauses after
+//! failures. Holds nothing for requests that are done.
+
+use super::reconcile::Outcome;
+use futures::StreamExt;
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
+use tokio_util::time::{DelayQueue, delay_queue};
+
+/// The pause after the first failure; it doubles with each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How often a request that waits is looked at although nothing is heard of it.
+const WAIT_PAUSE: Duration = Duration::from_secs(60);
+
+/// What is known of a request.
+#[derive(Debug)]
+pub(super) enum Input {
+    /// This state of it.
+    Object(Box<CertificateSigningRequest>),
+    /// Nothing: it is to be read.
+    Reread,
+}
+
+#[derive(Debug)]
+pub(super) struct Queue {
+    at_once: usize,
+    running: usize,
+    ready: VecDeque<String>,
+    work: HashMap<String, Work>,
+    pauses: DelayQueue<String>,
+}
+
+#[derive(Debug)]
+struct Work {
+    /// What came in and has not been worked on.
+    next: Option<Input>,
+    place: Place,
+    failures: u32,
+    waits: bool,
+}
+
+#[derive(Debug)]
+enum Place {
+    Paused(delay_queue::Key),
+    Ready,
+    Running,
+}
+
+impl Queue {
+    pub(super) fn new(at_once: usize) -> Self {
+        Self {
+            at_once,
+            running: 0,
+            ready: VecDeque::new(),
+            work: HashMap::new(),
+            pauses: DelayQueue::new(),
+        }
+    }
+
+    /// Something was heard of a request.
+    pub(super) fn push(&mut self, name: String, input: Input) {
+        let work = self.work.entry(name.clone()).or_insert(Work {
+            next: None,
+            place: Place::Ready,
+            failures: 0,
+            waits: false,
+        });
+        let new = work.next.is_none() && matches!(work.place, Place::Ready);
+        // A state that was heard later replaces an earlier one; a reread stays one.
+        work.next = match (work.next.take(), input) {
+            (Some(Input::Reread), _) | (_, Input::Reread) => Some(Input::Reread),
+            (_, object) => Some(object),
+        };
+        match &work.place {
+            Place::Ready if new => self.ready.push_back(name),
+            Place::Ready | Place::Running => {}
+            // What failed pauses all the same: news must not turn a failure into a busy loop.
+            Place::Paused(_) if !work.waits => {}
+            Place::Paused(key) => {
+                self.pauses.remove(key);
+                work.place = Place::Ready;
+                self.ready.push_back(name);
+            }
+        }
+    }
+
+    /// The next request to work on, if there is room.
+    pub(super) fn start(&mut self) -> Option<(String, Input)> {
+        if self.running >= self.at_once {
+            return None;
+        }
+        let name = self.ready.pop_front()?;
+        let work = self.work.get_mut(&name)?;
+        work.place = Place::Running;
+        self.running = self.running.saturating_add(1);
+        let input = work.next.take().unwrap_or(Input::Reread);
+        Some((name, input))
+    }
+
+    /// A request was worked on.
+    pub(super) fn finish(&mut self, name: &str, outcome: Outcome) {
+        self.running = self.running.saturating_sub(1);
+        let Some(work) = self.work.get_mut(name) else {
+            return;
+        };
+        work.waits = matches!(outcome, Outcome::Wait);
+        let pause = match outcome {
+            Outcome::Done | Outcome::Wait => {
+                work.failures = 0;
+                match (&work.next, outcome) {
+                    (Some(_), _) => None,
+                    (None, Outcome::Wait) => Some(WAIT_PAUSE),
+                    (None, _) => {
+                        self.work.remove(name);
+                        return;
+                    }
+                }
+            }
+            // A conflict means that there is something newer to read; many in a row are a quarrel with another writer.
+            Outcome::Reread if work.failures < 3 => {
+                work.failures = work.failures.saturating_add(1);
+                work.next = Some(Input::Reread);
+                None
+            }
+            Outcome::Reread | Outcome::Retry => {
+                let pause = FIRST_PAUSE
+                    .saturating_mul(1u32.checked_shl(work.failures.min(16)).unwrap_or(u32::MAX))
+                    .min(LONGEST_PAUSE);
+                work.failures = work.failures.saturating_add(1);
+                work.next = Some(Input::Reread);
+                Some(pause)
+            }
+        };
+        match pause {
+            None => {
+                work.place = Place::Ready;
+                self.ready.push_back(name.to_owned());
+            }
+            Some(pause) => work.place = Place::Paused(self.pauses.insert(name.to_owned(), pause)),
+        }
+    }
+
+    /// Waits until a pause ends; never ends while there is none.
+    pub(super) async fn due(&mut self) {
+        let Some(expired) = self.pauses.next().await else {
+            return std::future::pending().await;
+        };
+        let name = expired.into_inner();
+        if let Some(work) = self.work.get_mut(&name) {
+            work.place = Place::Ready;
+            self.ready.push_back(name);
+        }
+    }
+
+    /// The policy changed: requests that wait are judged anew.
+    pub(super) fn wake_waiting(&mut self) {
+        for (name, work) in &mut self.work {
+            if let (true, Place::Paused(key)) = (work.waits, &work.place) {
+                self.pauses.remove(key);
+                work.place = Place::Ready;
+                self.ready.push_back(name.clone());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn started(queue: &mut Queue) -> Vec<String> {
+        std::iter::from_fn(|| queue.start().map(|(name, _)| name)).collect()
+    }
+
+    #[tokio::test]
+    async fn one_request_is_never_worked_on_twice_at_once_and_none_is_forgotten() {
+        let mut queue = Queue::new(8);
+        queue.push("a".into(), Input::Reread);
+        queue.push("a".into(), Input::Reread);
+        assert_eq!(started(&mut queue), ["a"]);
+        queue.push("a".into(), Input::Reread);
+        assert!(started(&mut queue).is_empty());
+        queue.finish("a", Outcome::Done);
+        assert_eq!(started(&mut queue), ["a"]);
+        queue.finish("a", Outcome::Done);
+        assert!(queue.work.is_empty());
+    }
+
+    #[tokio::test]
+    async fn no_more_than_so_many_run_at_once() {
+        let mut queue = Queue::new(2);
+        for name in ["a", "b", "c"] {
+            queue.push(name.into(), Input::Reread);
+        }
+        assert_eq!(started(&mut queue), ["a", "b"]);
+        queue.finish("b", Outcome::Done);
+        assert_eq!(started(&mut queue), ["c"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_pauses_longer_each_time_and_news_do_not_shorten_it() {
+        let mut queue = Queue::new(1);
+        queue.push("a".into(), Input::Reread);
+        for expected in [200, 400, 800] {
+            assert_eq!(started(&mut queue), ["a"]);
+            queue.finish("a", Outcome::Retry);
+            queue.push("a".into(), Input::Reread);
+            assert!(started(&mut queue).is_empty());
+            let before = tokio::time::Instant::now();
+            queue.due().await;
+            let waited = before.elapsed().as_millis();
+            assert!((expected..expected + 50).contains(&waited), "{waited}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_waits_is_looked_at_when_it_or_the_policy_changes() {
+        let mut queue = Queue::new(1);
+        queue.push("a".into(), Input::Reread);
+        assert_eq!(started(&mut queue), ["a"]);
+        queue.finish("a", Outcome::Wait);
+        assert!(started(&mut queue).is_empty());
+        queue.push("a".into(), Input::Reread);
+        assert_eq!(started(&mut queue), ["a"]);
+        queue.finish("a", Outcome::Wait);
+        queue.wake_waiting();
+        assert_eq!(started(&mut queue), ["a"]);
+    }
+}

@@ -1,0 +1,203 @@
+//! The Grant: Touchstone's record of who was given access, in the cluster itself.
+//!
+//! Kubernetes deletes an issued CertificateSigningRequest after an hour; the Grant stays. Its name is derived from the
+//! request's nonce, so that creating it is also the proof that the request is used for the first time.
+
+use aws_lc_rs::digest;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// What was granted. Written before anything is signed.
+#[derive(Clone, Debug, PartialEq, CustomResource, Deserialize, Serialize, JsonSchema)]
+#[kube(
+    group = "touchstone.dev",
+    version = "v1",
+    kind = "Grant",
+    doc = "A client certificate that Touchstone granted: who, which groups, why, by which rule, until when.",
+    derive = "PartialEq",
+    status = "GrantStatus",
+    printcolumn(
+        name = "User",
+        type_ = "string",
+        json_path = ".spec.user",
+        description = "the certificate's CN"
+    ),
+    printcolumn(
+        name = "Groups",
+        type_ = "string",
+        json_path = ".spec.groups",
+        description = "the certificate's O values"
+    ),
+    printcolumn(
+        name = "Phase",
+        type_ = "string",
+        json_path = ".status.phase",
+        description = "Intent, Issued or Failed"
+    ),
+    printcolumn(
+        name = "Rule",
+        type_ = "string",
+        json_path = ".spec.rules",
+        description = "the policy's rules that granted it"
+    ),
+    printcolumn(
+        name = "Expires",
+        type_ = "string",
+        json_path = ".status.notAfter",
+        description = "the certificate's last second"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct GrantSpec {
+    /// The certificate's CN.
+    pub user: String,
+    /// The certificate's O values.
+    pub groups: Vec<String>,
+    /// Why, in the engineer's words, signed by their key.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// The policy's rules that granted it.
+    pub rules: Vec<String>,
+    /// Who approved, where a rule asked for approvals.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub approvers: Vec<String>,
+    /// The serial number of the YubiKey that holds the key, where it is attested.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_serial: Option<i64>,
+    /// SHA-256 of the certified public key (SPKI), lower-case hexadecimal.
+    pub key_sha256: String,
+    /// The CertificateSigningRequest that asked for it.
+    pub request: GrantRequest,
+    /// The cluster, as the policy names it.
+    pub cluster: String,
+    /// The lifetime granted, in seconds from issuing.
+    pub ttl_seconds: i64,
+    /// SHA-256 of the policy file that granted it, lower-case hexadecimal.
+    pub policy_sha256: String,
+    /// What is to be signed, recorded before it is.
+    pub intent: GrantIntent,
+}
+
+/// The CertificateSigningRequest that asked.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GrantRequest {
+    /// Its name.
+    pub name: String,
+    /// Its UID: one made again under the same name is another.
+    pub uid: String,
+    /// SHA-256 of its DER, lower-case hexadecimal.
+    pub sha256: String,
+}
+
+/// What is to be signed.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GrantIntent {
+    /// SHA-256 of the issuing certificate, lower-case hexadecimal.
+    pub ca: String,
+    /// SHA-256 of the to-be-signed bytes, lower-case hexadecimal.
+    pub tbs_sha256: String,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GrantStatus {
+    /// How far it came.
+    #[serde(default)]
+    pub phase: Phase,
+    /// SHA-256 of the issuing certificate, lower-case hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+    /// SHA-256 of the certificate, lower-case hexadecimal: what kube-apiserver's audit log carries as
+    /// `authentication.kubernetes.io/credential-id: X509SHA256=…`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+    /// The certificate's serial number, lower-case hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial_number: Option<String>,
+    /// When it was issued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issued_at: Option<Time>,
+    /// The certificate's last second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<Time>,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// How far a grant came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum Phase {
+    /// Recorded, not yet signed and delivered.
+    #[default]
+    Intent,
+    /// Signed and delivered.
+    Issued,
+    /// Came to nothing.
+    Failed,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Intent => "Intent",
+            Self::Issued => "Issued",
+            Self::Failed => "Failed",
+        })
+    }
+}
+
+impl Grant {
+    /// How far it came. One without a status was only just written: creating a Grant sets no status.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.status.as_ref().map_or(Phase::Intent, |status| status.phase)
+    }
+}
+
+/// The name of the grant for a request with this nonce: the same request, sent again, gives the same name.
+#[must_use]
+pub fn name_of(nonce: &[u8; 32]) -> String {
+    let digest = digest::digest(&digest::SHA256, nonce);
+    // 128 bits: nobody finds a second nonce for a name.
+    let short = digest.as_ref().get(..16).unwrap_or_default();
+    format!("g-{}", hex::encode(short))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::CustomResourceExt;
+
+    #[test]
+    fn one_nonce_gives_one_name_and_another_gives_another() {
+        assert_eq!(name_of(&[1; 32]), name_of(&[1; 32]));
+        assert_ne!(name_of(&[1; 32]), name_of(&[2; 32]));
+        assert_eq!(name_of(&[1; 32]).len(), 34);
+    }
+
+    #[test]
+    fn a_grant_belongs_to_the_cluster_and_has_a_status_of_its_own() {
+        let crd = serde_json::to_value(Grant::crd()).unwrap();
+        assert_eq!(crd["metadata"]["name"], "grants.touchstone.dev");
+        assert_eq!(crd["spec"]["scope"], "Cluster");
+        assert!(crd["spec"]["versions"][0]["subresources"]["status"].is_object());
+    }
+
+    #[test]
+    fn a_grant_without_a_status_is_an_intent() {
+        let status: GrantStatus = serde_json::from_str("{}").unwrap();
+        assert_eq!(status.phase, Phase::Intent);
+    }
+}
