@@ -15,8 +15,6 @@ const BACKDATE: SignedDuration = SignedDuration::from_secs(59);
 #[derive(Debug)]
 pub struct Prepared {
     certificate: certificate::Prepared,
-    serial: SerialNumber,
-    validity: Validity,
 }
 
 /// A signed client certificate.
@@ -74,11 +72,7 @@ pub fn prepare(
         serial,
         Some(ca.certificate()),
     )?;
-    Ok(Prepared {
-        certificate,
-        serial,
-        validity,
-    })
+    Ok(Prepared { certificate })
 }
 
 impl Prepared {
@@ -93,12 +87,14 @@ impl Prepared {
     /// # Errors
     /// When the key cannot sign, or is not the issuer's.
     pub fn sign(self, ca: &IssuingCa) -> Result<Issued, IssueError> {
+        let serial_number = self.certificate.serial().to_hex();
+        let validity = self.certificate.validity();
         let leaf = ca.sign(self.certificate)?;
         Ok(Issued {
             chain_pem: ca.chain(&leaf),
             fingerprint: crate::ca::fingerprint(&leaf),
-            serial_number: self.serial.to_string(),
-            validity: self.validity,
+            serial_number,
+            validity,
         })
     }
 }

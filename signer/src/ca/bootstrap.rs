@@ -151,3 +151,104 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], CaError> {
     rand::fill(&mut bytes).map_err(|_| CaError::Random)?;
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    fn now() -> Timestamp {
+        "2026-03-01T12:00:00Z".parse().unwrap()
+    }
+
+    fn fresh() -> (tempfile::TempDir, DataDir) {
+        let temp = tempfile::tempdir().unwrap();
+        let data = DataDir::open(temp.path()).unwrap();
+        (temp, data)
+    }
+
+    fn files_below(folder: &Path) -> Vec<std::path::PathBuf> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                found.extend(files_below(&path));
+            } else {
+                found.push(path);
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn the_second_start_goes_on_with_the_ca_of_the_first() {
+        let (_temp, data) = fresh();
+        let first = open(&data, now()).unwrap();
+        let second = open(&data, now()).unwrap();
+        assert_eq!(first.issuing().fingerprint(), second.issuing().fingerprint());
+        let bundle = fs::read_to_string(data.file(TRUST_BUNDLE)).unwrap();
+        assert_eq!(bundle, second.root().to_pem());
+    }
+
+    #[test]
+    fn every_file_is_for_its_owner_alone() {
+        let (_temp, data) = fresh();
+        open(&data, now()).unwrap();
+        for file in files_below(data.path()) {
+            let mode = fs::metadata(&file).unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode, 0o600, "{}", file.display());
+        }
+    }
+
+    #[test]
+    fn what_an_interrupted_first_start_left_is_thrown_away() {
+        let (_temp, data) = fresh();
+        let half = data.file("ca.new");
+        fs::create_dir_all(half.join("root")).unwrap();
+        fs::write(half.join("root/key.pem"), "half").unwrap();
+        open(&data, now()).unwrap();
+        assert!(!half.exists());
+    }
+
+    #[test]
+    fn a_missing_or_foreign_half_is_named_and_never_made_anew() {
+        let (_temp, data) = fresh();
+        open(&data, now()).unwrap();
+        let (_other_temp, other) = fresh();
+        open(&other, now()).unwrap();
+        for part in [
+            "ca/issuing/key.pem",
+            "ca/issuing/certificate.pem",
+            "ca/root/certificate.pem",
+        ] {
+            let path = data.file(part);
+            let kept = fs::read(&path).unwrap();
+            fs::remove_file(&path).unwrap();
+            let error = open(&data, now()).unwrap_err();
+            assert!(matches!(&error, CaError::Missing { path: p } if *p == path), "{error}");
+            assert!(!path.exists());
+
+            fs::copy(other.file(part), &path).unwrap();
+            let error = open(&data, now()).unwrap_err();
+            assert!(
+                matches!(error, CaError::Mismatch { .. } | CaError::NotChained { .. }),
+                "{part}: {error}"
+            );
+            fs::write(&path, kept).unwrap();
+        }
+        open(&data, now()).unwrap();
+    }
+
+    #[test]
+    fn a_ca_that_issued_and_is_gone_is_not_replaced_by_a_new_one() {
+        for trace in [audit::FILE_NAME, DATABASE] {
+            let (_temp, data) = fresh();
+            open(&data, now()).unwrap();
+            fs::write(data.file(trace), "").unwrap();
+            fs::remove_dir_all(data.file(FOLDER)).unwrap();
+            let error = open(&data, now()).unwrap_err();
+            assert!(matches!(error, CaError::Gone { .. }), "{error}");
+            assert!(error.remedy().contains("backup"));
+        }
+    }
+}

@@ -244,3 +244,53 @@ pub fn write_kubeconfig(
     data_dir::write_atomic(&path, kubeconfig.as_bytes())?;
     Ok(path)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names() -> ServerNames {
+        ServerNames::new(Some("host.example".into()), &["10.0.0.7".into()])
+    }
+
+    fn at(time: &str) -> Timestamp {
+        time.parse().unwrap()
+    }
+
+    #[test]
+    fn the_server_certificate_is_kept_until_it_is_near_its_end_or_its_names_change() {
+        let temp = tempfile::tempdir().unwrap();
+        let data = DataDir::open(temp.path()).unwrap();
+        let first = server(&data, &names(), at("2026-01-01T00:00:00Z")).unwrap();
+        let later = server(&data, &names(), at("2026-06-01T00:00:00Z")).unwrap();
+        assert_eq!(first.certificate_pem, later.certificate_pem);
+        assert_eq!(first.private_key_pem, later.private_key_pem);
+        let renewed = server(&data, &names(), at("2026-12-01T00:00:00Z")).unwrap();
+        assert_ne!(first.certificate_pem, renewed.certificate_pem);
+        assert_eq!(first.ca_pem, renewed.ca_pem);
+        let other = ServerNames::new(None, &["other.example".into()]);
+        let renamed = server(&data, &other, at("2026-12-01T00:00:00Z")).unwrap();
+        assert_ne!(renewed.certificate_pem, renamed.certificate_pem);
+    }
+
+    #[test]
+    fn names_and_addresses_are_told_apart() {
+        let names = ServerNames::new(Some(String::new()), &["10.0.0.7".into(), "a.example".into()]);
+        assert_eq!(names.listing(), "a.example\nlocalhost\n10.0.0.7\n127.0.0.1\n::1\n");
+    }
+
+    #[test]
+    fn a_damaged_identity_is_made_anew_and_a_damaged_ca_is_not() {
+        let temp = tempfile::tempdir().unwrap();
+        let data = DataDir::open(temp.path()).unwrap();
+        let now = at("2026-01-01T00:00:00Z");
+        server(&data, &names(), now).unwrap();
+        std::fs::write(data.file("server/identity.pem"), b"\xff-----BEGIN").unwrap();
+        server(&data, &names(), now).unwrap();
+        std::fs::remove_file(data.file("server/ca/key.pem")).unwrap();
+        assert!(matches!(
+            server(&data, &names(), now).unwrap_err(),
+            CaError::Missing { .. }
+        ));
+    }
+}
