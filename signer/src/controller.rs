@@ -256,8 +256,15 @@ impl Context {
             }
             Err(panic) => {
                 let message = panic_message(panic.as_ref());
-                tracing::error!(request = name, panic = message, "a defect in Touchstone: a request made it panic");
-                match AssertUnwindSafe(self.fail_after_panic(&name)).catch_unwind().await {
+                tracing::error!(
+                    request = name,
+                    panic = message,
+                    "a defect in Touchstone: a request made it panic"
+                );
+                match AssertUnwindSafe(self.fail_after_panic(&name))
+                    .catch_unwind()
+                    .await
+                {
                     Ok(Ok(())) => Outcome::Done,
                     Ok(Err(_)) | Err(_) => Outcome::Retry,
                 }
@@ -279,7 +286,11 @@ impl Context {
                 continue;
             }
             let request = grant.spec.request.clone();
-            tracing::info!(grant = grant.name_any(), request = request.name, "resuming an intent");
+            tracing::info!(
+                grant = grant.name_any(),
+                request = request.name,
+                "resuming an intent"
+            );
             self.memory().open.insert(
                 request.uid,
                 OpenIntent {

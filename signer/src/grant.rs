@@ -162,7 +162,9 @@ impl Grant {
     /// How far it came. One without a status was only just written: creating a Grant sets no status.
     #[must_use]
     pub fn phase(&self) -> Phase {
-        self.status.as_ref().map_or(Phase::Intent, |status| status.phase)
+        self.status
+            .as_ref()
+            .map_or(Phase::Intent, |status| status.phase)
     }
 }
 

@@ -56,7 +56,9 @@ pub fn prepare(
 ) -> Result<Prepared, IssueError> {
     let second = Timestamp::from_second(now.as_second()).map_err(|_| IssueError::Date(now))?;
     let validity = Validity {
-        not_before: second.checked_sub(BACKDATE).map_err(|_| IssueError::Date(now))?,
+        not_before: second
+            .checked_sub(BACKDATE)
+            .map_err(|_| IssueError::Date(now))?,
         not_after: second
             .checked_add(SignedDuration::from_secs(i64::from(intent.ttl().as_secs())))
             .map_err(|_| IssueError::Date(now))?,

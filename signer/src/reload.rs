@@ -145,7 +145,11 @@ impl PolicyFile {
                 // A file that is gone has no content: it is reported once, and again when it comes back broken.
                 let news = !self.seen.is_empty();
                 self.seen.clear();
-                return if news { Change::Refused(error) } else { Change::None };
+                return if news {
+                    Change::Refused(error)
+                } else {
+                    Change::None
+                };
             }
         };
         if content == self.seen {

@@ -185,7 +185,10 @@ mod tests {
         let (_temp, data) = fresh();
         let first = open(&data, now()).unwrap();
         let second = open(&data, now()).unwrap();
-        assert_eq!(first.issuing().fingerprint(), second.issuing().fingerprint());
+        assert_eq!(
+            first.issuing().fingerprint(),
+            second.issuing().fingerprint()
+        );
         let bundle = fs::read_to_string(data.file(TRUST_BUNDLE)).unwrap();
         assert_eq!(bundle, second.root().to_pem());
     }
@@ -225,7 +228,10 @@ mod tests {
             let kept = fs::read(&path).unwrap();
             fs::remove_file(&path).unwrap();
             let error = open(&data, now()).unwrap_err();
-            assert!(matches!(&error, CaError::Missing { path: p } if *p == path), "{error}");
+            assert!(
+                matches!(&error, CaError::Missing { path: p } if *p == path),
+                "{error}"
+            );
             assert!(!path.exists());
 
             fs::copy(other.file(part), &path).unwrap();

@@ -99,14 +99,19 @@ impl ServerNames {
 ///
 /// # Errors
 /// When a part of the server CA is missing, or nothing can be written.
-pub fn server(data: &DataDir, names: &ServerNames, now: Timestamp) -> Result<ServerIdentity, CaError> {
+pub fn server(
+    data: &DataDir,
+    names: &ServerNames,
+    now: Timestamp,
+) -> Result<ServerIdentity, CaError> {
     let folder = data.file(SERVER_FOLDER);
     let (ca, ca_key) = own_ca(&folder, "Touchstone server CA", now)?;
     let profile = Profile::Server {
         dns_names: &names.dns_names,
         ip_addresses: &names.ip_addresses,
     };
-    let (certificate_pem, private_key_pem) = leaf(&folder, &names.listing(), &profile, (&ca, &ca_key), now)?;
+    let (certificate_pem, private_key_pem) =
+        leaf(&folder, &names.listing(), &profile, (&ca, &ca_key), now)?;
     let ca_pem = ca.to_pem();
     let path = data.file(SERVER_CA);
     if data_dir::read_optional(&path)?.as_deref() != Some(ca_pem.as_bytes()) {
@@ -136,7 +141,8 @@ pub fn admin(
     for group in groups {
         let _ = writeln!(listing, "{group}");
     }
-    let (certificate_pem, private_key_pem) = leaf(&folder, &listing, &profile, (&ca, &ca_key), now)?;
+    let (certificate_pem, private_key_pem) =
+        leaf(&folder, &listing, &profile, (&ca, &ca_key), now)?;
     Ok(AdminIdentity {
         certificate_pem,
         private_key_pem,
@@ -144,7 +150,11 @@ pub fn admin(
     })
 }
 
-fn own_ca(folder: &Path, name: &str, now: Timestamp) -> Result<(CaCertificate, SoftwareKey), CaError> {
+fn own_ca(
+    folder: &Path,
+    name: &str,
+    now: Timestamp,
+) -> Result<(CaCertificate, SoftwareKey), CaError> {
     let ca_folder = folder.join("ca");
     if !folder.exists() {
         files::make_whole(folder, |new| {
@@ -275,8 +285,14 @@ mod tests {
 
     #[test]
     fn names_and_addresses_are_told_apart() {
-        let names = ServerNames::new(Some(String::new()), &["10.0.0.7".into(), "a.example".into()]);
-        assert_eq!(names.listing(), "a.example\nlocalhost\n10.0.0.7\n127.0.0.1\n::1\n");
+        let names = ServerNames::new(
+            Some(String::new()),
+            &["10.0.0.7".into(), "a.example".into()],
+        );
+        assert_eq!(
+            names.listing(),
+            "a.example\nlocalhost\n10.0.0.7\n127.0.0.1\n::1\n"
+        );
     }
 
     #[test]

@@ -48,7 +48,8 @@ pub fn load(folder: &Path) -> Result<(CaCertificate, SoftwareKey), CaError> {
 /// When it is missing or cannot be read.
 pub fn load_certificate(folder: &Path) -> Result<CaCertificate, CaError> {
     let path = folder.join(CERTIFICATE);
-    let pem = data_dir::read_optional(&path)?.ok_or_else(|| CaError::Missing { path: path.clone() })?;
+    let pem =
+        data_dir::read_optional(&path)?.ok_or_else(|| CaError::Missing { path: path.clone() })?;
     CaCertificate::from_pem(&pem).map_err(|source| CaError::Certificate { path, source })
 }
 
@@ -59,30 +60,39 @@ pub fn load_certificate(folder: &Path) -> Result<CaCertificate, CaError> {
 pub fn store(folder: &Path, certificate: &CaCertificate, key: &SoftwareKey) -> Result<(), CaError> {
     make_folder(folder)?;
     let pem = key.to_pkcs8_pem().map_err(CaError::KeyGeneration)?;
-    for (name, content) in [(KEY, pem.as_bytes()), (CERTIFICATE, certificate.to_pem().as_bytes())] {
+    for (name, content) in [
+        (KEY, pem.as_bytes()),
+        (CERTIFICATE, certificate.to_pem().as_bytes()),
+    ] {
         let path = folder.join(name);
-        data_dir::write_synced(&path, content).map_err(|source| DataDirError::Write { path, source })?;
+        data_dir::write_synced(&path, content)
+            .map_err(|source| DataDirError::Write { path, source })?;
     }
     sync_folder(folder)
 }
 
 /// Makes a folder that only its owner enters.
 pub(super) fn make_folder(folder: &Path) -> Result<(), CaError> {
-    DirBuilder::new().mode(0o700).create(folder).map_err(|source| {
-        CaError::DataDir(DataDirError::Write {
-            path: folder.to_owned(),
-            source,
+    DirBuilder::new()
+        .mode(0o700)
+        .create(folder)
+        .map_err(|source| {
+            CaError::DataDir(DataDirError::Write {
+                path: folder.to_owned(),
+                source,
+            })
         })
-    })
 }
 
 pub(super) fn sync_folder(folder: &Path) -> Result<(), CaError> {
-    File::open(folder).and_then(|file| file.sync_all()).map_err(|source| {
-        CaError::DataDir(DataDirError::Write {
-            path: folder.to_owned(),
-            source,
+    File::open(folder)
+        .and_then(|file| file.sync_all())
+        .map_err(|source| {
+            CaError::DataDir(DataDirError::Write {
+                path: folder.to_owned(),
+                source,
+            })
         })
-    })
 }
 
 /// Fills a folder that is there whole or not at all: `fill` gets a folder of another name, which is renamed when it is

@@ -23,7 +23,9 @@ pub struct Recognised {
 /// The first certificate of a PEM chain, if `issuer` signed it.
 #[must_use]
 pub fn leaf_of(chain: &[u8], issuer: &CaCertificate) -> Option<Recognised> {
-    let leaf = pem::parse(chain).ok().filter(|block| block.tag() == "CERTIFICATE")?;
+    let leaf = pem::parse(chain)
+        .ok()
+        .filter(|block| block.tag() == "CERTIFICATE")?;
     recognise(leaf.contents(), issuer)
 }
 
@@ -54,6 +56,7 @@ fn signed_part<'a>(der: &'a [u8], key: &PublicKey) -> Option<&'a [u8]> {
     if !outer.is_finished() {
         return None;
     }
-    key.verify(key.signature_algorithm(), tbs, signature.as_bytes()?).ok()?;
+    key.verify(key.signature_algorithm(), tbs, signature.as_bytes()?)
+        .ok()?;
     Some(tbs)
 }

@@ -119,12 +119,17 @@ mod tests {
     fn a_certificate_counts_before_any_condition() {
         let mut request = CertificateSigningRequest::default();
         assert_eq!(state(&request), State::Pending);
-        add(&mut request, Kind::Approved, "R", "m", Timestamp::UNIX_EPOCH);
+        add(
+            &mut request,
+            Kind::Approved,
+            "R",
+            "m",
+            Timestamp::UNIX_EPOCH,
+        );
         assert_eq!(state(&request), State::Approved);
         add(&mut request, Kind::Failed, "R", "m", Timestamp::UNIX_EPOCH);
         assert_eq!(state(&request), State::Closed);
-        request.status.as_mut().unwrap().certificate =
-            Some(k8s_openapi::ByteString(b"c".to_vec()));
+        request.status.as_mut().unwrap().certificate = Some(k8s_openapi::ByteString(b"c".to_vec()));
         assert_eq!(state(&request), State::Certified(b"c"));
     }
 }

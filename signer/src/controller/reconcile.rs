@@ -63,7 +63,11 @@ impl Subject {
 }
 
 impl Context {
-    pub(super) async fn reconcile(&self, name: &str, input: Input) -> Result<Outcome, ControllerError> {
+    pub(super) async fn reconcile(
+        &self,
+        name: &str,
+        input: Input,
+    ) -> Result<Outcome, ControllerError> {
         let request = match input {
             Input::Object(request) => Some(*request),
             Input::Reread => self
@@ -89,7 +93,8 @@ impl Context {
         match conditions::state(&subject.request) {
             State::Certified(certificate) => self.settle_certified(&subject, certificate).await,
             State::Closed => {
-                self.end_open_intent(&subject.uid, "the request was denied or failed").await?;
+                self.end_open_intent(&subject.uid, "the request was denied or failed")
+                    .await?;
                 self.settle(&subject.uid);
                 Ok(Outcome::Done)
             }
@@ -98,7 +103,11 @@ impl Context {
     }
 
     /// Intents whose request is gone, or was made anew under the same name, come to nothing.
-    async fn fail_intents_of_the_gone(&self, name: &str, living: Option<&str>) -> Result<(), ControllerError> {
+    async fn fail_intents_of_the_gone(
+        &self,
+        name: &str,
+        living: Option<&str>,
+    ) -> Result<(), ControllerError> {
         let gone: Vec<String> = self
             .memory()
             .open
@@ -107,8 +116,11 @@ impl Context {
             .map(|(uid, _)| uid.clone())
             .collect();
         for uid in gone {
-            self.end_open_intent(&uid, "the request was deleted before its certificate was delivered")
-                .await?;
+            self.end_open_intent(
+                &uid,
+                "the request was deleted before its certificate was delivered",
+            )
+            .await?;
             self.settle(&uid);
         }
         Ok(())
@@ -127,14 +139,19 @@ impl Context {
             message: message.to_owned(),
         };
         self.audit.append(self.clock.now(), event).await?;
-        self.end_grant(&open.grant, None, &grants::failed(message)).await?;
+        self.end_grant(&open.grant, None, &grants::failed(message))
+            .await?;
         self.memory().open.remove(uid);
         Ok(())
     }
 
     /// A request that carries a certificate: ours, delivered before a crash could record it, or one that it should not
     /// carry. It is never overwritten.
-    async fn settle_certified(&self, subject: &Subject, certificate: &[u8]) -> Result<Outcome, ControllerError> {
+    async fn settle_certified(
+        &self,
+        subject: &Subject,
+        certificate: &[u8],
+    ) -> Result<Outcome, ControllerError> {
         let issuing = self.authority.issuing();
         let open = self.memory().open.get(&subject.uid).cloned();
         match (recognise::leaf_of(certificate, issuing.certificate()), open) {
@@ -145,7 +162,10 @@ impl Context {
                     .get_opt(&open.grant)
                     .await
                     .map_err(ControllerError::api("read the grant"))?;
-                if grant.as_ref().is_some_and(|g| g.spec.intent.tbs_sha256 == leaf.tbs_sha256) {
+                if grant
+                    .as_ref()
+                    .is_some_and(|g| g.spec.intent.tbs_sha256 == leaf.tbs_sha256)
+                {
                     let now = self.clock.now();
                     let event = Event::Issued {
                         request: subject.reference(),
@@ -165,20 +185,28 @@ impl Context {
                     self.end_grant(&open.grant, grant, &status).await?;
                 } else {
                     self.report_foreign(subject, certificate).await?;
-                    self.end_open_intent(&subject.uid, "the request carries another certificate").await?;
+                    self.end_open_intent(&subject.uid, "the request carries another certificate")
+                        .await?;
                 }
             }
             (None, _) => {
                 self.report_foreign(subject, certificate).await?;
-                self.end_open_intent(&subject.uid, "the request carries a certificate that this CA did not make")
-                    .await?;
+                self.end_open_intent(
+                    &subject.uid,
+                    "the request carries a certificate that this CA did not make",
+                )
+                .await?;
             }
         }
         self.settle(&subject.uid);
         Ok(Outcome::Done)
     }
 
-    async fn report_foreign(&self, subject: &Subject, certificate: &[u8]) -> Result<(), ControllerError> {
+    async fn report_foreign(
+        &self,
+        subject: &Subject,
+        certificate: &[u8],
+    ) -> Result<(), ControllerError> {
         let sha256 = crate::ca::fingerprint(certificate);
         tracing::error!(
             request = subject.name,
@@ -193,7 +221,13 @@ impl Context {
         self.audit.append(now, event).await?;
         let note = "the certificate in this request's status was not put there by this signer";
         self.events
-            .publish(&subject.request, now, Level::Warning, "ForeignCertificate", note)
+            .publish(
+                &subject.request,
+                now,
+                Level::Warning,
+                "ForeignCertificate",
+                note,
+            )
             .await;
         Ok(())
     }
@@ -202,7 +236,12 @@ impl Context {
         // One snapshot from here to the signature.
         let snapshot = Arc::clone(&self.snapshot.borrow());
         // Well under a millisecond: two or three signatures to verify, and the evidence is remembered.
-        match review::review(&subject.submission(), &snapshot, &self.evidence, self.clock.now())? {
+        match review::review(
+            &subject.submission(),
+            &snapshot,
+            &self.evidence,
+            self.clock.now(),
+        )? {
             Review::Approve(intent) => self.grant(subject, &intent, &snapshot).await,
             Review::Deny(denial) => self.deny(subject, &denial).await,
             Review::Wait(waiting) => self.wait(&subject, &waiting).await,
@@ -211,7 +250,12 @@ impl Context {
 
     /// Denies a request. One that someone approved already cannot be denied any more, and fails instead.
     async fn deny(&self, subject: Subject, denial: &Denial) -> Result<Outcome, ControllerError> {
-        tracing::info!(request = subject.name, reason = denial.reason, message = denial.message, "denied");
+        tracing::info!(
+            request = subject.name,
+            reason = denial.reason,
+            message = denial.message,
+            "denied"
+        );
         let approved = conditions::state(&subject.request) == State::Approved;
         self.end_open_intent(&subject.uid, &denial.message).await?;
         let event = Event::Denied {
@@ -221,13 +265,23 @@ impl Context {
         };
         self.audit.append(self.clock.now(), event).await?;
         let kind = if approved { Kind::Failed } else { Kind::Denied };
-        self.close(subject, kind, denial.reason, &denial.message).await
+        self.close(subject, kind, denial.reason, &denial.message)
+            .await
     }
 
     /// Ends a request that nothing can come of.
-    async fn fail(&self, subject: Subject, reason: &str, message: &str) -> Result<Outcome, ControllerError> {
+    async fn fail(
+        &self,
+        subject: Subject,
+        reason: &str,
+        message: &str,
+    ) -> Result<Outcome, ControllerError> {
         tracing::error!(request = subject.name, reason, message, "failed");
-        let grant = self.memory().open.get(&subject.uid).map(|open| open.grant.clone());
+        let grant = self
+            .memory()
+            .open
+            .get(&subject.uid)
+            .map(|open| open.grant.clone());
         if grant.is_some() {
             self.end_open_intent(&subject.uid, message).await?;
         } else {
@@ -274,7 +328,12 @@ impl Context {
         // The object's resourceVersion and UID go with it: the API refuses when either is another's.
         match self
             .requests
-            .replace_subresource(subresource, &subject.name, &PostParams::default(), &subject.request)
+            .replace_subresource(
+                subresource,
+                &subject.name,
+                &PostParams::default(),
+                &subject.request,
+            )
             .await
         {
             Ok(request) => Ok(Some(request)),
@@ -306,15 +365,31 @@ impl Context {
             });
             let written = self
                 .requests
-                .patch(&subject.name, &kube::api::PatchParams::default(), &kube::api::Patch::Merge(patch))
+                .patch(
+                    &subject.name,
+                    &kube::api::PatchParams::default(),
+                    &kube::api::Patch::Merge(patch),
+                )
                 .await;
             match written {
                 Ok(_) => {}
-                Err(error) if matches!(code(&error), Some(404 | 409)) => return Ok(Outcome::Reread),
-                Err(error) => return Err(ControllerError::api("say what the request waits for")(error)),
+                Err(error) if matches!(code(&error), Some(404 | 409)) => {
+                    return Ok(Outcome::Reread);
+                }
+                Err(error) => {
+                    return Err(ControllerError::api("say what the request waits for")(
+                        error,
+                    ));
+                }
             }
             self.events
-                .publish(&subject.request, now, Level::Normal, "Waiting", waiting.message())
+                .publish(
+                    &subject.request,
+                    now,
+                    Level::Normal,
+                    "Waiting",
+                    waiting.message(),
+                )
                 .await;
         }
         Ok(Outcome::Wait)
@@ -341,7 +416,12 @@ impl Context {
             ca: issuing.fingerprint().to_owned(),
             tbs_sha256: hex::encode(prepared.tbs_sha256()),
         };
-        let grant = grants::of(intent, &subject.request, snapshot.policy.cluster().as_str(), to_sign);
+        let grant = grants::of(
+            intent,
+            &subject.request,
+            snapshot.policy.cluster().as_str(),
+            to_sign,
+        );
         let grant_name = grant.name_any();
         let grant = match self.claim(&grant).await? {
             Claim::Open(grant) => *grant,
@@ -356,7 +436,9 @@ impl Context {
             }
             Claim::Ended(Phase::Issued) => return self.after_issued(subject).await,
             Claim::Ended(Phase::Failed | Phase::Intent) => {
-                let message = format!("an earlier try failed: see grant {grant_name}. Run `touchstone login` again");
+                let message = format!(
+                    "an earlier try failed: see grant {grant_name}. Run `touchstone login` again"
+                );
                 return self.fail(subject, "EarlierTryFailed", &message).await;
             }
         };
@@ -368,11 +450,19 @@ impl Context {
             },
         );
         let record = record_of(intent, &subject, &grant);
-        self.audit.append(now, Event::Intent(Box::new(record))).await?;
+        self.audit
+            .append(now, Event::Intent(Box::new(record)))
+            .await?;
         if conditions::state(&subject.request) == State::Pending {
             let rules = intent.rules().join(", ");
             let message = format!("granted by rule {rules} for {}", intent.ttl());
-            conditions::add(&mut subject.request, Kind::Approved, "PolicyApproved", &message, now);
+            conditions::add(
+                &mut subject.request,
+                Kind::Approved,
+                "PolicyApproved",
+                &message,
+                now,
+            );
             match self.write("approval", &subject).await? {
                 Some(request) => subject.request = request,
                 None => return Ok(Outcome::Reread),
@@ -416,9 +506,18 @@ impl Context {
             fingerprint = issued.fingerprint,
             "issued"
         );
-        let note = format!("certificate issued: grant {grant_name}, until {}", issued.validity.not_after);
+        let note = format!(
+            "certificate issued: grant {grant_name}, until {}",
+            issued.validity.not_after
+        );
         self.events
-            .publish(&subject.request, self.clock.now(), Level::Normal, "Issued", &note)
+            .publish(
+                &subject.request,
+                self.clock.now(),
+                Level::Normal,
+                "Issued",
+                &note,
+            )
             .await;
         Ok(Outcome::Done)
     }
@@ -438,7 +537,8 @@ impl Context {
                     return Ok(Outcome::Done);
                 }
                 let message = "its certificate was issued before and is not here any more. Run `touchstone login` again";
-                self.fail(Subject { request, ..subject }, "AlreadyIssued", message).await
+                self.fail(Subject { request, ..subject }, "AlreadyIssued", message)
+                    .await
             }
             Some(_) | None => Ok(Outcome::Done),
         }
@@ -454,7 +554,10 @@ impl Context {
         if let Some(request) = request
             && let Some(uid) = request.uid()
             && request.spec.signer_name == self.signer_name
-            && matches!(conditions::state(&request), State::Approved | State::Pending)
+            && matches!(
+                conditions::state(&request),
+                State::Approved | State::Pending
+            )
         {
             let subject = Subject {
                 name: name.to_owned(),
