@@ -14,6 +14,8 @@ mod load;
 mod pattern;
 mod rule;
 mod syntax;
+#[cfg(test)]
+mod tests;
 mod user;
 mod wire;
 

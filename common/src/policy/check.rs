@@ -7,7 +7,7 @@ use super::{
     Finding, Policy, Position,
     at::At,
     explain::shortened,
-    pattern::RESERVED_PREFIX,
+    pattern::is_reserved,
     user::{EnrolledKey, TeamId, User},
     wire,
 };
@@ -266,7 +266,7 @@ impl Check {
                 if !self.label("Kubernetes user name", at) {
                     continue;
                 }
-                if at.value.starts_with(RESERVED_PREFIX) {
+                if is_reserved(&at.value) {
                     self.at(at, format!(
                         "Kubernetes user name {:?} is one of Kubernetes' own, which many share; \
                          it can't stand for {}",

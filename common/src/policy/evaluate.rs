@@ -5,7 +5,7 @@
 
 use super::{
     Policy, explain,
-    pattern::RESERVED_PREFIX,
+    pattern::is_reserved,
     rule::{Decision, Rule, Stage},
     user::User,
 };
@@ -242,7 +242,7 @@ fn verdict(
     let names = facts.groups.iter().map(GroupName::as_str);
     if let Some(name) = names
         .chain([facts.user.as_str()])
-        .find(|name| name.starts_with(RESERVED_PREFIX))
+        .find(|name| is_reserved(name))
     {
         return deny(explain::reserved(name));
     }

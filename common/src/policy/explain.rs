@@ -1,5 +1,7 @@
 //! Words for what a policy says: short ones for a condition's message, long ones for `policy explain`.
 
+mod long;
+
 use super::{
     Policy,
     evaluate::{Evaluation, Facts, Field, Outcome, Verdict},
@@ -51,7 +53,7 @@ impl Evaluation {
     /// All of it: the request, the verdict, and what each rule made of it.
     #[must_use]
     pub fn long<'a>(&'a self, policy: &'a Policy, facts: &'a Facts<'a>) -> impl fmt::Display + 'a {
-        Long {
+        long::Long {
             evaluation: self,
             policy,
             facts,
@@ -256,9 +258,10 @@ pub(super) fn not_granted(
 
 /// The name of `known` that is most like `text`, if any is like it at all.
 pub(super) fn nearest<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let lower = text.to_lowercase();
     known
         .into_iter()
-        .map(|name| (name, strsim::jaro_winkler(text, name)))
+        .map(|name| (name, strsim::jaro_winkler(&lower, &name.to_lowercase())))
         .filter(|(name, likeness)| *likeness >= 0.8 && *name != text)
         .max_by(|a, b| a.1.total_cmp(&b.1))
         .map(|(name, _)| name)
@@ -325,101 +328,4 @@ pub(super) fn shortened(text: &str, most: usize) -> String {
         .take(most.saturating_sub(1))
         .chain(['…'])
         .collect()
-}
-
-struct Long<'a> {
-    evaluation: &'a Evaluation,
-    policy: &'a Policy,
-    facts: &'a Facts<'a>,
-}
-
-impl fmt::Display for Long<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            evaluation,
-            policy,
-            facts,
-        } = self;
-        let groups: Vec<_> = facts.groups.iter().map(GroupName::as_str).collect();
-        writeln!(f, "{}", evaluation.short())?;
-        writeln!(f)?;
-        writeln!(f, "request")?;
-        writeln!(f, "  user      {}", facts.user)?;
-        match policy.user(facts.user) {
-            Some(user) => {
-                let teams: Vec<_> = user.teams.iter().map(|t| policy.team(*t)).collect();
-                writeln!(f, "  teams     {}", or_none(&teams.join(", ")))?;
-            }
-            None => writeln!(f, "  teams     not a user of this policy")?,
-        }
-        writeln!(f, "  groups    {}", or_none(&groups.join(", ")))?;
-        writeln!(f, "  cluster   {}", facts.cluster)?;
-        let ttl = facts.ttl.map(|ttl| ttl.to_string());
-        writeln!(f, "  ttl       {}", ttl.as_deref().unwrap_or("not given"))?;
-        writeln!(f, "  reason    {:?}", facts.reason)?;
-        let algorithm = algorithm_name(facts.key.algorithm);
-        match facts.key.attested {
-            None => writeln!(f, "  key       {algorithm}, no attestation")?,
-            Some(a) => writeln!(
-                f,
-                "  key       {algorithm} in YubiKey {} slot {}, firmware {}, PIN {}, touch {}{}",
-                a.serial,
-                a.slot,
-                a.firmware,
-                super::key::Pin::from(a.pin_policy),
-                super::key::Touch::from(a.touch_policy),
-                if a.test_root {
-                    " (vouched for by a configured root, not Yubico's)"
-                } else {
-                    ""
-                }
-            )?,
-        }
-        writeln!(f, "  time      {}", facts.now)?;
-        writeln!(f)?;
-        writeln!(f, "rules")?;
-        for outcome in &evaluation.outcomes {
-            let Some(rule) = policy.rules.get(outcome.rule()) else {
-                continue;
-            };
-            let applies = if outcome.applies() {
-                "applies"
-            } else {
-                "does not apply"
-            };
-            writeln!(f, "  {} ({}): {applies}", rule.name, rule.decision)?;
-            if outcome.applies() {
-                let of: Vec<_> = groups
-                    .iter()
-                    .enumerate()
-                    .filter(|(i, _)| outcome.speaks_of(*i))
-                    .map(|(_, group)| *group)
-                    .collect();
-                let verb = match rule.decision {
-                    Decision::Auto => "grants",
-                    Decision::Deny => "denies",
-                    Decision::Manual => "grants after approval",
-                };
-                write!(f, "    {verb} {}", of.join(", "))?;
-                if rule.decision != Decision::Deny {
-                    write!(f, " for at most {}", rule.max_ttl)?;
-                }
-                writeln!(f)?;
-                for stage in &rule.stages {
-                    writeln!(f, "    needs {stage}")?;
-                }
-            }
-            for violation in outcome.violations(policy, facts) {
-                writeln!(f, "    {:<16}  {}", violation.field, violation.message)?;
-            }
-        }
-        if evaluation.outcomes.is_empty() {
-            writeln!(f, "  none")?;
-        }
-        Ok(())
-    }
-}
-
-fn or_none(text: &str) -> &str {
-    if text.is_empty() { "none" } else { text }
 }

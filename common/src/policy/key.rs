@@ -7,14 +7,6 @@ use crate::{
 };
 use std::fmt;
 
-/// The first firmware whose elliptic curve keys cannot be cloned by who holds the YubiKey (EUCLEAK, Yubico's security
-/// advisory YSA-2024-03).
-pub(crate) const EUCLEAK_FIXED: Firmware = Firmware {
-    major: 5,
-    minor: 7,
-    patch: 0,
-};
-
 /// A checked condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KeyCondition {
@@ -28,7 +20,7 @@ pub(crate) struct KeyCondition {
 pub(crate) struct DeviceCondition {
     pub(crate) touch: Touch,
     pub(crate) pin: Pin,
-    /// `None`: [`EUCLEAK_FIXED`] for elliptic curves, any for RSA.
+    /// `None`: [`Firmware::EUCLEAK_FIXED`] for elliptic curves, any for RSA.
     pub(crate) min_firmware: Option<Firmware>,
     pub(crate) slots: Option<Vec<Slot>>,
 }
@@ -88,7 +80,9 @@ impl DeviceCondition {
     /// The oldest firmware for a key of this kind; `None`: any.
     pub(crate) fn oldest_firmware(&self, algorithm: KeyAlgorithm) -> Option<Firmware> {
         self.min_firmware.or(match algorithm {
-            KeyAlgorithm::Ed25519 | KeyAlgorithm::P256 | KeyAlgorithm::P384 => Some(EUCLEAK_FIXED),
+            KeyAlgorithm::Ed25519 | KeyAlgorithm::P256 | KeyAlgorithm::P384 => {
+                Some(Firmware::EUCLEAK_FIXED)
+            }
             KeyAlgorithm::Rsa { .. } => None,
         })
     }
@@ -158,29 +152,4 @@ impl fmt::Display for Pin {
             Self::Once => "once",
         })
     }
-}
-
-/// Reads a version such as `5.7.0` or `5.7`.
-pub(crate) fn parse_firmware(text: &str) -> Option<Firmware> {
-    let number = |part: &str| -> Option<u8> {
-        let digits = !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-        digits.then(|| part.parse().ok()).flatten()
-    };
-    let mut parts = text.split('.');
-    let major = number(parts.next()?)?;
-    let minor = number(parts.next()?)?;
-    let patch = parts.next().map_or(Some(0), number)?;
-    parts.next().is_none().then_some(Firmware {
-        major,
-        minor,
-        patch,
-    })
-}
-
-/// Reads a slot such as `9a`.
-pub(crate) fn parse_slot(text: &str) -> Option<Slot> {
-    let hex = text.len() == 2 && text.bytes().all(|b| b.is_ascii_hexdigit());
-    hex.then(|| u8::from_str_radix(text, 16).ok())
-        .flatten()
-        .and_then(Slot::new)
 }

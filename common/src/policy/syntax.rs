@@ -16,7 +16,8 @@ fn limits() -> Options {
     aliases.max_replay_stack_depth = 4;
     options.alias_limits = aliases;
     if let Some(budget) = &mut options.budget {
-        budget.max_documents = 1;
+        // The second is refused with words of its own.
+        budget.max_documents = 2;
         budget.max_depth = 16;
         budget.flow_nesting_limit = 16;
         budget.max_aliases = 10_000;
@@ -64,9 +65,23 @@ fn message(error: &Error) -> String {
                 .to_owned()
         }
         Error::QuotingRequired { value, .. } => {
-            format!("{value} must be quoted, so that every reader of YAML takes it for text")
+            format!("{value} is a number or a truth value; where text is meant, it must be quoted")
         }
         Error::NullIntoString { .. } => "a value is missing".to_owned(),
+        Error::InvalidScalar { ty: "u32", .. } => whole_number(u32::MAX.into()),
+        Error::InvalidScalar { ty: "u16", .. } => whole_number(u16::MAX.into()),
+        Error::InvalidBooleanStrict { .. } => "true or false is expected here".to_owned(),
+        Error::Unexpected {
+            expected: "mapping start",
+            ..
+        } => "keys with values are expected here".to_owned(),
+        Error::Unexpected {
+            expected: "sequence start",
+            ..
+        } => "a list is expected here".to_owned(),
+        Error::ExternallyTaggedEnumExpectedScalarOrMapping { .. } => {
+            "a single word is expected here".to_owned()
+        }
         Error::Eof { .. } => "the file ends where a policy should be".to_owned(),
         Error::MultipleDocuments { .. } => {
             "a second document begins here; a policy is one document".to_owned()
@@ -78,6 +93,10 @@ fn message(error: &Error) -> String {
         Error::AliasError { error, .. } => message(error),
         other => plain(other),
     }
+}
+
+fn whole_number(most: u64) -> String {
+    format!("a whole number from 0 to {most} is expected here")
 }
 
 /// The reader's own words, without the place: that stands before them.

@@ -5,7 +5,7 @@ use crate::{
     attestation::{Firmware, Slot},
     key::KeyAlgorithm,
     policy::{
-        key::{Algorithms, DeviceCondition, KeyCondition, Pin, Touch, parse_firmware, parse_slot},
+        key::{Algorithms, DeviceCondition, KeyCondition, Pin, Touch},
         wire,
     },
 };
@@ -78,31 +78,15 @@ impl Check {
         }
         if let Some(at) = wire.min_firmware.as_ref() {
             needs("minFirmware", at.position);
-            parts.min_firmware = parse_firmware(&at.value);
-            if parts.min_firmware.is_none() {
-                self.at(
-                    at,
-                    format!(
-                        "{:?} is not a firmware version such as \"5.7.0\"",
-                        super::shown(&at.value)
-                    ),
-                );
-            }
+            let what = format!("{:?}", super::shown(&at.value));
+            parts.min_firmware = self.ok(at, &what, at.value.parse());
         }
         if let Some(at) = wire.slots.as_ref() {
             needs("slots", at.position);
             let mut slots = Vec::new();
             for slot in &at.value {
-                match parse_slot(&slot.value) {
-                    Some(slot) => slots.push(slot),
-                    None => self.at(
-                        slot,
-                        format!(
-                            "{:?} is not a slot that may hold a key: \"9a\", \"9c\" or \"82\" to \"95\"",
-                            super::shown(&slot.value)
-                        ),
-                    ),
-                }
+                let what = format!("{:?}", super::shown(&slot.value));
+                slots.extend(self.ok(slot, &what, slot.value.parse::<Slot>()));
             }
             self.not_empty("slots", at.position, at.value.len());
             parts.slots = Some(slots);

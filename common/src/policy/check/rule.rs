@@ -6,7 +6,7 @@ use crate::{
     policy::{
         at::At,
         hours::{Days, Hours, Minute},
-        pattern::{Pattern, RESERVED_PREFIX},
+        pattern::{Pattern, RESERVED_PREFIX, is_reserved},
         rule::{Decision, ReasonCondition, Rule, Stage, Who},
         user::TeamId,
         wire,
@@ -96,7 +96,7 @@ impl Check {
         users.sort_unstable();
         let mut kubernetes_groups: Vec<Arc<str>> = Vec::new();
         for group in &wire.groups {
-            if group.value.starts_with(RESERVED_PREFIX) {
+            if is_reserved(&group.value) {
                 self.at(
                     group,
                     format!(
