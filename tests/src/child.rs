@@ -24,14 +24,22 @@ impl Running {
     /// When it cannot be started: then no test of it means anything.
     #[must_use]
     pub fn start(name: &str, command: &mut Command, log: &Path) -> Self {
-        let output = File::options().create(true).append(true).open(log).expect("open the log of a child");
+        let output = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .expect("open the log of a child");
         let child = command
             .stdin(Stdio::null())
             .stdout(output.try_clone().expect("share the log of a child"))
             .stderr(output)
             .spawn()
             .unwrap_or_else(|error| panic!("start {name} ({command:?}): {error}"));
-        Self { name: name.to_owned(), child, log: log.to_owned() }
+        Self {
+            name: name.to_owned(),
+            child,
+            log: log.to_owned(),
+        }
     }
 
     /// The process id.
@@ -43,7 +51,9 @@ impl Running {
     /// All that it printed so far.
     #[must_use]
     pub fn output(&self) -> String {
-        std::fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+        std::fs::read(&self.log)
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
     }
 
     /// Waits until `ready` says so.
@@ -54,9 +64,18 @@ impl Running {
         let end = Instant::now() + limit;
         while !ready() {
             if let Some(status) = self.child.try_wait().expect("ask after a child") {
-                panic!("{} ended ({status}) before {what}:\n{}", self.name, self.output());
+                panic!(
+                    "{} ended ({status}) before {what}:\n{}",
+                    self.name,
+                    self.output()
+                );
             }
-            assert!(Instant::now() < end, "{} did not reach {what} within {limit:?}:\n{}", self.name, self.output());
+            assert!(
+                Instant::now() < end,
+                "{} did not reach {what} within {limit:?}:\n{}",
+                self.name,
+                self.output()
+            );
             thread::sleep(Duration::from_millis(20));
         }
     }
@@ -71,7 +90,12 @@ impl Running {
             if let Some(status) = self.child.try_wait().expect("ask after a child") {
                 return status;
             }
-            assert!(Instant::now() < end, "{} still runs after {limit:?}:\n{}", self.name, self.output());
+            assert!(
+                Instant::now() < end,
+                "{} still runs after {limit:?}:\n{}",
+                self.name,
+                self.output()
+            );
             thread::sleep(Duration::from_millis(10));
         }
     }
@@ -92,7 +116,9 @@ impl Running {
 
     /// Sends `signal`; a process that has ended already is left alone.
     pub fn signal(&self, signal: rustix::process::Signal) {
-        let id = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        let id = i32::try_from(self.child.id())
+            .ok()
+            .and_then(rustix::process::Pid::from_raw);
         if let Some(id) = id {
             // It is our child and not reaped yet, so the id cannot be another's.
             let _ = rustix::process::kill_process(id, signal);
@@ -121,5 +147,9 @@ pub fn program(name: &str) -> PathBuf {
         .take(2)
         .map(|folder| folder.join(name))
         .find(|path| path.is_file());
-    path.unwrap_or_else(|| panic!("{name} is not built: run `cargo build --workspace --bins` first (scripts/test does)"))
+    path.unwrap_or_else(|| {
+        panic!(
+            "{name} is not built: run `cargo build --workspace --bins` first (scripts/test does)"
+        )
+    })
 }

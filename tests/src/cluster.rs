@@ -62,7 +62,10 @@ impl Cluster {
     /// When it does not get ready; what it printed is in the message.
     #[must_use]
     pub fn start(setup: &Setup) -> Self {
-        let dir = tempfile::Builder::new().prefix("touchstone-cluster-").tempdir().expect("make a temporary folder");
+        let dir = tempfile::Builder::new()
+            .prefix("touchstone-cluster-")
+            .tempdir()
+            .expect("make a temporary folder");
         let policy = dir.path().join("policy.yaml");
         fs::write(&policy, &setup.policy).expect("write the policy");
         match std::env::var_os("KUBEBUILDER_ASSETS") {
@@ -104,13 +107,19 @@ impl Cluster {
     pub fn kill_signer(&mut self) {
         let mut signer = self.signer.take().expect("the signer runs");
         let status = signer.kill().expect("kill the signer");
-        assert!(status.code().is_none(), "the signer had ended by itself ({status}):\n{}", signer.output());
+        assert!(
+            status.code().is_none(),
+            "the signer had ended by itself ({status}):\n{}",
+            signer.output()
+        );
     }
 
     /// Starts the signer again on the same data, and on the embedded API server the API with it.
     pub fn start_signer(&mut self) {
         let (signer, files) = match &self.control_plane {
-            Some(control_plane) => envtest::start_signer(control_plane, self.dir.path(), &self.setup, &self.files),
+            Some(control_plane) => {
+                envtest::start_signer(control_plane, self.dir.path(), &self.setup, &self.files)
+            }
             None => embedded::start_signer(self.dir.path(), &self.setup, &self.files.policy),
         };
         self.signer = Some(signer);
@@ -122,7 +131,10 @@ impl Cluster {
     /// # Panics
     /// When kubectl cannot be started.
     pub fn kubectl<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Output {
-        kubectl(&self.files.admin_kubeconfig).args(arguments).output().expect("run kubectl")
+        kubectl(&self.files.admin_kubeconfig)
+            .args(arguments)
+            .output()
+            .expect("run kubectl")
     }
 
     /// Runs real kubectl as the administrator and takes what it prints.
@@ -131,7 +143,11 @@ impl Cluster {
     /// When it fails.
     pub fn kubectl_ok<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> String {
         let output = self.kubectl(arguments);
-        assert!(output.status.success(), "kubectl failed: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "kubectl failed: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
@@ -141,7 +157,12 @@ impl Cluster {
         let path = |p: &Path| p.display().to_string();
         let mut arguments = match &self.control_plane {
             Some(control_plane) => {
-                vec!["--kubeconfig".to_owned(), path(&control_plane.kubeconfig(user)), "--context".to_owned(), user.to_owned()]
+                vec![
+                    "--kubeconfig".to_owned(),
+                    path(&control_plane.kubeconfig(user)),
+                    "--context".to_owned(),
+                    user.to_owned(),
+                ]
             }
             None => vec![
                 "--server".to_owned(),
@@ -161,7 +182,10 @@ pub fn kubectl(kubeconfig: &Path) -> Command {
     let mut command = Command::new(std::env::var_os("KUBECTL").unwrap_or_else(|| "kubectl".into()));
     command
         .env("KUBECONFIG", kubeconfig)
-        .env("HOME", kubeconfig.parent().unwrap_or(Path::new("/nonexistent")))
+        .env(
+            "HOME",
+            kubeconfig.parent().unwrap_or(Path::new("/nonexistent")),
+        )
         .arg("--request-timeout=20s");
     command
 }

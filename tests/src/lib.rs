@@ -1,5 +1,7 @@
 //! Test equipment: a virtual YubiKey, a smart card daemon of one's own, and the suites that use them.
 
+pub mod card_key;
 pub mod child;
+pub mod cluster;
 pub mod pcscd;
 pub mod yubikey;

@@ -10,7 +10,13 @@ use tempfile::TempDir;
 
 pub(super) fn start(dir: TempDir, policy: PathBuf, setup: Setup) -> Cluster {
     let (signer, files) = start_signer(dir.path(), &setup, &policy);
-    Cluster { signer: Some(signer), control_plane: None, setup, files, dir }
+    Cluster {
+        signer: Some(signer),
+        control_plane: None,
+        setup,
+        files,
+        dir,
+    }
 }
 
 pub(super) fn start_signer(dir: &Path, setup: &Setup, policy: &Path) -> (Running, Files) {
@@ -19,17 +25,33 @@ pub(super) fn start_signer(dir: &Path, setup: &Setup, policy: &Path) -> (Running
     // A ready file of the process before says nothing of this one.
     let _ = fs::remove_file(&ready);
     let mut command = signer_program();
-    command.arg("standalone").arg("--data").arg(&data).args(["--listen", "127.0.0.1:0"]);
-    command.arg("--policy").arg(policy).arg("--ready-file").arg(&ready);
+    command
+        .arg("standalone")
+        .arg("--data")
+        .arg(&data)
+        .args(["--listen", "127.0.0.1:0"]);
+    command
+        .arg("--policy")
+        .arg(policy)
+        .arg("--ready-file")
+        .arg(&ready);
     for root in &setup.attestation_roots {
         command.arg("--attestation-root").arg(root);
     }
-    let mut signer = Running::start("touchstone-signer standalone", &mut command, &dir.join("signer.log"));
+    let mut signer = Running::start(
+        "touchstone-signer standalone",
+        &mut command,
+        &dir.join("signer.log"),
+    );
     signer.wait_until(START_LIMIT, "readiness", || ready.is_file());
 
     let ready: serde_json::Value =
-        serde_json::from_slice(&fs::read(&ready).expect("read the ready file")).expect("the ready file is JSON");
-    let server = ready["server"].as_str().expect("the ready file names the server").to_owned();
+        serde_json::from_slice(&fs::read(&ready).expect("read the ready file"))
+            .expect("the ready file is JSON");
+    let server = ready["server"]
+        .as_str()
+        .expect("the ready file names the server")
+        .to_owned();
     let files = Files {
         server,
         server_ca: data.join("server-ca.pem"),

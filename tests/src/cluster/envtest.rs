@@ -53,8 +53,16 @@ impl ControlPlane {
 
 pub(super) fn start(assets: &Path, dir: TempDir, policy: PathBuf, setup: Setup) -> Cluster {
     let data = dir.path().join("data");
-    let output = signer_program().args(["ca", "init", "--data"]).arg(&data).output().expect("run the signer");
-    assert!(output.status.success(), "make the CA: {}", String::from_utf8_lossy(&output.stderr));
+    let output = signer_program()
+        .args(["ca", "init", "--data"])
+        .arg(&data)
+        .output()
+        .expect("run the signer");
+    assert!(
+        output.status.success(),
+        "make the CA: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 
     let control_plane = start_control_plane(assets, dir.path(), &data.join("trust-bundle.pem"));
     let files = Files {
@@ -67,27 +75,65 @@ pub(super) fn start(assets: &Path, dir: TempDir, policy: PathBuf, setup: Setup) 
     };
     apply(&files.admin_kubeconfig, dir.path(), "rbac.yaml", RBAC);
     let crd = signer_program().arg("crd").output().expect("print the CRD");
-    apply(&files.admin_kubeconfig, dir.path(), "crd.yaml", &String::from_utf8_lossy(&crd.stdout));
+    apply(
+        &files.admin_kubeconfig,
+        dir.path(),
+        "crd.yaml",
+        &String::from_utf8_lossy(&crd.stdout),
+    );
     let established = kubectl(&files.admin_kubeconfig)
-        .args(["wait", "--for=condition=Established", "crd/grants.touchstone.dev", "--timeout=20s"])
+        .args([
+            "wait",
+            "--for=condition=Established",
+            "crd/grants.touchstone.dev",
+            "--timeout=20s",
+        ])
         .output()
         .expect("run kubectl");
-    assert!(established.status.success(), "the CRD: {}", String::from_utf8_lossy(&established.stderr));
+    assert!(
+        established.status.success(),
+        "the CRD: {}",
+        String::from_utf8_lossy(&established.stderr)
+    );
 
     let (signer, files) = start_signer(&control_plane, dir.path(), &setup, &files);
-    Cluster { signer: Some(signer), control_plane: Some(control_plane), setup, files, dir }
+    Cluster {
+        signer: Some(signer),
+        control_plane: Some(control_plane),
+        setup,
+        files,
+        dir,
+    }
 }
 
-pub(super) fn start_signer(control_plane: &ControlPlane, dir: &Path, setup: &Setup, files: &Files) -> (Running, Files) {
+pub(super) fn start_signer(
+    control_plane: &ControlPlane,
+    dir: &Path,
+    setup: &Setup,
+    files: &Files,
+) -> (Running, Files) {
     let ready = dir.join("ready.json");
     let _ = fs::remove_file(&ready);
     let mut command = signer_program();
-    command.arg("run").arg("--kubeconfig").arg(control_plane.kubeconfig("signer"));
-    command.arg("--data").arg(&files.data).arg("--policy").arg(&files.policy).arg("--ready-file").arg(&ready);
+    command
+        .arg("run")
+        .arg("--kubeconfig")
+        .arg(control_plane.kubeconfig("signer"));
+    command
+        .arg("--data")
+        .arg(&files.data)
+        .arg("--policy")
+        .arg(&files.policy)
+        .arg("--ready-file")
+        .arg(&ready);
     for root in &setup.attestation_roots {
         command.arg("--attestation-root").arg(root);
     }
-    let mut signer = Running::start("touchstone-signer run", &mut command, &dir.join("signer.log"));
+    let mut signer = Running::start(
+        "touchstone-signer run",
+        &mut command,
+        &dir.join("signer.log"),
+    );
     signer.wait_until(START_LIMIT, "readiness", || ready.is_file());
     (signer, files.clone())
 }
@@ -103,7 +149,14 @@ fn start_control_plane(assets: &Path, dir: &Path, client_ca: &Path) -> ControlPl
 
     let service_account_key = dir.join("service-account.pem");
     let made = Command::new("openssl")
-        .args(["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out"])
+        .args([
+            "genpkey",
+            "-algorithm",
+            "EC",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-out",
+        ])
         .arg(&service_account_key)
         .output()
         .expect("run openssl");
@@ -118,22 +171,49 @@ fn start_control_plane(assets: &Path, dir: &Path, client_ca: &Path) -> ControlPl
         Command::new(assets.join("etcd"))
             .arg("--data-dir")
             .arg(dir.join("etcd"))
-            .args(["--listen-client-urls", &etcd_url, "--advertise-client-urls", &etcd_url])
-            .args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url])
+            .args([
+                "--listen-client-urls",
+                &etcd_url,
+                "--advertise-client-urls",
+                &etcd_url,
+            ])
+            .args([
+                "--listen-peer-urls",
+                &peer_url,
+                "--initial-advertise-peer-urls",
+                &peer_url,
+            ])
             .args(["--initial-cluster", &format!("default={peer_url}")])
             .arg("--unsafe-no-fsync"),
         &dir.join("etcd.log"),
     );
-    etcd.wait_until(START_LIMIT, "its port", || std::net::TcpStream::connect(("127.0.0.1", etcd_client)).is_ok());
+    etcd.wait_until(START_LIMIT, "its port", || {
+        std::net::TcpStream::connect(("127.0.0.1", etcd_client)).is_ok()
+    });
 
     let port = free_port();
     let server = format!("https://127.0.0.1:{port}");
     let mut apiserver = Running::start(
         "kube-apiserver",
         Command::new(assets.join("kube-apiserver"))
-            .args(["--etcd-servers", &etcd_url, "--secure-port", &port.to_string()])
-            .args(["--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1"])
-            .args(["--service-cluster-ip-range", "10.0.0.0/24", "--authorization-mode", "RBAC"])
+            .args([
+                "--etcd-servers",
+                &etcd_url,
+                "--secure-port",
+                &port.to_string(),
+            ])
+            .args([
+                "--bind-address",
+                "127.0.0.1",
+                "--advertise-address",
+                "127.0.0.1",
+            ])
+            .args([
+                "--service-cluster-ip-range",
+                "10.0.0.0/24",
+                "--authorization-mode",
+                "RBAC",
+            ])
             .args(["--service-account-issuer", "https://touchstone.test"])
             .arg("--service-account-key-file")
             .arg(&service_account_key)
@@ -154,9 +234,17 @@ fn start_control_plane(assets: &Path, dir: &Path, client_ca: &Path) -> ControlPl
     }
     let admin = dir.join("admin.kubeconfig");
     apiserver.wait_until(START_LIMIT, "readiness", || {
-        kubectl(&admin).args(["get", "--raw", "/readyz"]).output().is_ok_and(|output| output.status.success())
+        kubectl(&admin)
+            .args(["get", "--raw", "/readyz"])
+            .output()
+            .is_ok_and(|output| output.status.success())
     });
-    ControlPlane { _apiserver: apiserver, _etcd: etcd, server, dir: dir.to_owned() }
+    ControlPlane {
+        _apiserver: apiserver,
+        _etcd: etcd,
+        server,
+        dir: dir.to_owned(),
+    }
 }
 
 /// A kubeconfig with one context, named as its user.
@@ -167,17 +255,32 @@ fn write_kubeconfig(dir: &Path, user: &str, server: &str, certificate: &Path) {
         "users": [{ "name": user, "user": { "token": format!("token-of-{user}") } }],
         "contexts": [{ "name": user, "context": { "cluster": "test", "user": user } }],
     });
-    fs::write(dir.join(format!("{user}.kubeconfig")), kubeconfig.to_string()).expect("write a kubeconfig");
+    fs::write(
+        dir.join(format!("{user}.kubeconfig")),
+        kubeconfig.to_string(),
+    )
+    .expect("write a kubeconfig");
 }
 
 fn apply(kubeconfig: &Path, dir: &Path, name: &str, manifest: &str) {
     let path = dir.join(name);
     fs::write(&path, manifest).expect("write a manifest");
-    let output = kubectl(kubeconfig).args(["apply", "-f"]).arg(&path).output().expect("run kubectl");
-    assert!(output.status.success(), "apply {name}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = kubectl(kubeconfig)
+        .args(["apply", "-f"])
+        .arg(&path)
+        .output()
+        .expect("run kubectl");
+    assert!(
+        output.status.success(),
+        "apply {name}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// A port that was free a moment ago: etcd and kube-apiserver cannot tell which port 0 became.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("find a free port").port()
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("find a free port")
+        .port()
 }
