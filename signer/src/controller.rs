@@ -131,7 +131,7 @@ impl ControllerError {
 }
 
 /// The HTTP code of an API's refusal.
-fn code(error: &kube::Error) -> Option<u16> {
+pub(crate) fn code(error: &kube::Error) -> Option<u16> {
     match error {
         kube::Error::Api(status) => Some(status.code),
         _ => None,

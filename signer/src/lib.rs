@@ -1,11 +1,19 @@
 //! `touchstone-signer`: judges requests by the policy, signs what it grants, and keeps the record.
+//!
+//! How the parts relate: [`command`] reads the command line and puts a [`service`] together from a [`data_dir`], the
+//! [`ca`] and the [`audit`] log in it, and the policy that [`reload`] keeps in force. The service runs the
+//! [`controller`], which asks [`review`] what to do with a request and [`issue`] what to sign, and keeps the record in
+//! [`grant`]s and the audit log. `review` and `issue` are pure: they know no network, clock or file.
 
 pub mod audit;
 pub mod ca;
 pub mod clock;
+pub mod command;
 pub mod controller;
 pub mod data_dir;
+pub mod error;
 pub mod grant;
 pub mod issue;
 pub mod reload;
 pub mod review;
+pub mod service;

@@ -8,6 +8,7 @@ use std::{
     fs::File,
     io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
     path::Path,
+    time::Duration,
 };
 
 /// How much of a log's end is checked when it is opened; `audit verify` checks all of it.
@@ -84,6 +85,24 @@ pub fn verify_file(path: &Path, anchor: Option<&str>) -> Result<Verified, AuditE
         });
     }
     Ok(Verified { head })
+}
+
+/// As [`verify_file`], for a log that may be written to at the same time: a last line that is not yet whole is waited
+/// for a little.
+///
+/// # Errors
+/// As [`verify_file`].
+pub fn verify_settled(path: &Path, anchor: Option<&str>) -> Result<Verified, AuditError> {
+    for _ in 0..10 {
+        match verify_file(path, anchor) {
+            Err(AuditError::Broken {
+                problem: Problem::Incomplete,
+                ..
+            }) => std::thread::sleep(Duration::from_millis(50)),
+            other => return other,
+        }
+    }
+    verify_file(path, anchor)
 }
 
 /// Reads the end of a log.

@@ -1,0 +1,212 @@
+//! The command line.
+
+pub mod audit;
+pub mod ca;
+pub mod crd;
+pub mod run;
+pub mod standalone;
+
+use crate::error::Error;
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 failed, 2 command line, 3 policy, 4 data directory in use, 5 data directory or CA unusable, \
+6 audit log broken, 7 API server unusable";
+
+/// Approves, signs and records short-lived client certificates, as a policy says.
+#[derive(Debug, Parser)]
+#[command(name = "touchstone-signer", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub struct Arguments {
+    /// How log messages are written, to stderr; RUST_LOG says which
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub log_format: LogFormat,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How log messages are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// How data is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    #[default]
+    Table,
+    /// For programs
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve an API of its own with the signer inside: no cluster needed
+    Standalone(standalone::Standalone),
+    /// Sign for a Kubernetes cluster
+    Run(run::Run),
+    /// The CA in the data directory
+    #[command(subcommand)]
+    Ca(ca::Ca),
+    /// The audit log
+    #[command(subcommand)]
+    Audit(audit::Audit),
+    /// Print the CustomResourceDefinition of Grants
+    Crd,
+    /// Print completions for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What both ways of running the signer need.
+#[derive(Debug, clap::Args)]
+pub struct SignerOptions {
+    /// Where the CA, the audit log and all else is kept; made when missing
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// The policy file; read again when it changes
+    #[arg(long, value_name = "FILE")]
+    pub policy: PathBuf,
+    /// A root that attestations may end in beside Yubico's, PEM; for tests with a virtual YubiKey
+    #[arg(long, value_name = "FILE")]
+    pub attestation_root: Vec<PathBuf>,
+    /// A file that is written, as JSON, when everything is ready
+    #[arg(long, value_name = "FILE")]
+    pub ready_file: Option<PathBuf>,
+    /// The signer name that is answered; requests of any other are left alone
+    #[arg(long, value_name = "NAME", default_value = "touchstone.dev/client")]
+    pub signer_name: String,
+}
+
+/// Reads the command line and does what it says.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match dispatch(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing is left to be done when even stderr is gone.
+            let _ = writeln!(io::stderr(), "{}", error.report());
+            error.exit().into()
+        }
+    }
+}
+
+fn dispatch(arguments: Arguments) -> Result<(), Error> {
+    match arguments.command {
+        Command::Standalone(standalone) => {
+            start_log(arguments.log_format)?;
+            runtime()?.block_on(standalone.run())
+        }
+        Command::Run(run) => {
+            start_log(arguments.log_format)?;
+            runtime()?.block_on(run.run())
+        }
+        Command::Ca(ca) => {
+            start_log(arguments.log_format)?;
+            ca.run()
+        }
+        Command::Audit(audit) => audit.run(),
+        Command::Crd => print(&crd::yaml()),
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(
+                shell,
+                &mut Arguments::command(),
+                "touchstone-signer",
+                &mut text,
+            );
+            print(&String::from_utf8_lossy(&text))
+        }
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Error> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::Runtime)
+}
+
+fn start_log(format: LogFormat) -> Result<(), Error> {
+    let filter = match std::env::var("RUST_LOG") {
+        Ok(filter) if !filter.is_empty() => EnvFilter::try_new(filter).map_err(Error::LogFilter)?,
+        _ => EnvFilter::new("info,kube=warn,hyper=warn,rustls=warn"),
+    };
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    // A test that runs two commands in one process keeps the first one's log.
+    let _ = match format {
+        LogFormat::Text => log
+            .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
+            .try_init(),
+        LogFormat::Json => log.json().try_init(),
+    };
+    Ok(())
+}
+
+/// Prints data to stdout.
+fn print(text: &str) -> Result<(), Error> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // Whoever read it has read enough: `… | head` is no failure.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(Error::Output),
+    }
+}
+
+/// Prints data as JSON.
+fn print_json(value: &serde_json::Value) -> Result<(), Error> {
+    print(&format!("{value:#}\n"))
+}
+
+/// Cancelled by SIGTERM and SIGINT.
+fn shutdown_by_signal() -> Result<CancellationToken, Error> {
+    let shutdown = CancellationToken::new();
+    let mut term = signal(SignalKind::terminate()).map_err(Error::Runtime)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Runtime)?;
+    let token = shutdown.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+        token.cancel();
+    });
+    Ok(shutdown)
+}
+
+/// One crypto library for all TLS in the process.
+fn choose_crypto() {
+    // Chosen already by an earlier command in the same process: it chose the same.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,231 @@
+//! What can end the program, with its exit code and its remedy. Rendered at one edge: [`crate::command`].
+
+use crate::{
+    audit::AuditError, ca::CaError, controller::ControllerError, data_dir::DataDirError,
+    reload::PolicyFileError,
+};
+use std::{fmt::Write as _, io, path::PathBuf, process::ExitCode};
+
+/// How the program ends. Listed in `--help` and docs/signer.md.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Anything that has no number of its own.
+    Failed = 1,
+    /// The command line.
+    Usage = 2,
+    /// The policy file or an attestation root.
+    Policy = 3,
+    /// Another process has the data directory.
+    InUse = 4,
+    /// The data directory, or the CA in it, cannot be used.
+    Data = 5,
+    /// The audit log does not verify.
+    Audit = 6,
+    /// The API server cannot be used.
+    Api = 7,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Why the program ends. Each message completes "failed to …".
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server answers in a way that the controller cannot work with.
+    #[error("use the API server: {doing}")]
+    Api {
+        /// What was tried.
+        doing: &'static str,
+        /// What came back.
+        source: Box<kube::Error>,
+    },
+    /// The embedded API cannot be opened.
+    #[error("open the embedded API")]
+    ApiOpen(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The embedded API ended.
+    #[error("serve the embedded API")]
+    ApiServe(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// The CA.
+    #[error(transparent)]
+    Ca(#[from] CaError),
+    /// The controller.
+    #[error(transparent)]
+    Controller(#[from] ControllerError),
+    /// The data directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The cluster does not know Grants.
+    #[error("find the Grant kind in the cluster: it is not installed")]
+    GrantsMissing,
+    /// The kubeconfig cannot be used.
+    #[error("use the kubeconfig {}", path.display())]
+    Kubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: kube::config::KubeconfigError,
+    },
+    /// The address cannot be listened on.
+    #[error("listen on {address}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The filter of log messages is not one.
+    #[error("read RUST_LOG")]
+    LogFilter(#[source] tracing_subscriber::filter::ParseError),
+    /// The output cannot be written.
+    #[error("write the output")]
+    Output(#[source] io::Error),
+    /// The policy.
+    #[error(transparent)]
+    Policy(#[from] PolicyFileError),
+    /// The system does not give what every program needs.
+    #[error("start")]
+    Runtime(#[source] io::Error),
+    /// A task ended by a defect.
+    #[error("go on: a task ended by a defect in Touchstone")]
+    Task(#[source] tokio::task::JoinError),
+}
+
+impl Error {
+    /// The exit code.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Api { .. } | Self::GrantsMissing | Self::Kubeconfig { .. } => Exit::Api,
+            Self::ApiOpen(_) => Exit::Data,
+            Self::Audit(error) | Self::Controller(ControllerError::Audit(error)) => {
+                audit_exit(error)
+            }
+            Self::Ca(error) | Self::Controller(ControllerError::Ca(error)) => match error {
+                CaError::DataDir(error) => data_exit(error),
+                _ => Exit::Data,
+            },
+            Self::Controller(ControllerError::Kubernetes { .. }) => Exit::Api,
+            Self::Controller(ControllerError::Review(_)) => Exit::Failed,
+            Self::DataDir(error) => data_exit(error),
+            Self::LogFilter(_) => Exit::Usage,
+            Self::Policy(_) => Exit::Policy,
+            Self::ApiServe(_)
+            | Self::Listen { .. }
+            | Self::Output(_)
+            | Self::Runtime(_)
+            | Self::Task(_) => Exit::Failed,
+        }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> Option<String> {
+        Some(match self {
+            Self::Api { source, .. } => api_remedy(source),
+            Self::ApiOpen(_) => {
+                "free space and check who owns the data directory; a damaged api.db is restored from a backup".into()
+            }
+            Self::Audit(error) | Self::Controller(ControllerError::Audit(error)) => error.remedy(),
+            Self::Ca(error) | Self::Controller(ControllerError::Ca(error)) => error.remedy(),
+            Self::Controller(ControllerError::Kubernetes { source, .. }) => api_remedy(source),
+            Self::Controller(ControllerError::Review(_)) => "set this machine's clock, then start again".into(),
+            Self::DataDir(error) => error.remedy(),
+            Self::GrantsMissing => {
+                "install it: kubectl apply -f deploy/crd.yaml, or: touchstone-signer crd | kubectl apply -f -".into()
+            }
+            Self::Kubeconfig { .. } => "name a kubeconfig with --kubeconfig and one of its contexts with --context".into(),
+            Self::Listen { source, .. } => match source.kind() {
+                io::ErrorKind::AddrInUse => "stop what listens there, or choose another port with --listen".into(),
+                io::ErrorKind::PermissionDenied => "choose a port above 1023 with --listen".into(),
+                _ => "choose an address of this machine with --listen".into(),
+            },
+            Self::LogFilter(_) => "set RUST_LOG to something like info or touchstone_signer=debug".into(),
+            Self::Policy(error) => error.remedy(),
+            Self::Task(_) => "please report it with the signer's log, then start again: nothing was lost".into(),
+            Self::ApiServe(_) | Self::Output(_) | Self::Runtime(_) => return None,
+        })
+    }
+
+    /// The whole message: what failed, why, and what to do about it.
+    #[must_use]
+    pub fn report(&self) -> String {
+        let mut text = format!(
+            "touchstone-signer: failed to {}",
+            crate::controller::chain(self)
+        );
+        if let Some(remedy) = self.remedy() {
+            let _ = write!(text, "\n  {remedy}");
+        }
+        text
+    }
+}
+
+fn audit_exit(error: &AuditError) -> Exit {
+    match error {
+        AuditError::AnchorMissing { .. } | AuditError::Broken { .. } => Exit::Audit,
+        AuditError::Closed
+        | AuditError::Lost { .. }
+        | AuditError::Read { .. }
+        | AuditError::Write { .. } => Exit::Data,
+    }
+}
+
+fn data_exit(error: &DataDirError) -> Exit {
+    match error {
+        DataDirError::InUse { .. } => Exit::InUse,
+        DataDirError::Open { .. } | DataDirError::Read { .. } | DataDirError::Write { .. } => {
+            Exit::Data
+        }
+    }
+}
+
+fn api_remedy(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if status.code == 401 => {
+            "the API server does not know these credentials: choose others with --kubeconfig or --context".into()
+        }
+        kube::Error::Api(status) if status.code == 403 => {
+            "give the signer's account the rights of deploy/rbac.yaml: kubectl apply -f deploy/rbac.yaml".into()
+        }
+        _ => "check that the API server runs and can be reached from here, then start again".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_says_what_failed_why_and_what_to_do() {
+        let error = Error::Listen {
+            address: "127.0.0.1:1".into(),
+            source: io::ErrorKind::AddrInUse.into(),
+        };
+        assert_eq!(
+            error.report(),
+            "touchstone-signer: failed to listen on 127.0.0.1:1: address in use\n  \
+             stop what listens there, or choose another port with --listen"
+        );
+    }
+
+    #[test]
+    fn a_data_directory_in_use_and_a_broken_audit_log_have_exit_codes_of_their_own() {
+        let in_use = Error::from(CaError::DataDir(DataDirError::InUse {
+            path: "d".into(),
+            pid: Some(7),
+        }));
+        assert_eq!(in_use.exit(), Exit::InUse);
+        let broken = Error::from(AuditError::AnchorMissing {
+            path: "a".into(),
+            anchor: "00".into(),
+        });
+        assert_eq!(broken.exit(), Exit::Audit);
+    }
+}

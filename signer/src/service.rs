@@ -1,0 +1,140 @@
+//! The signer as it runs: the controller, and the policy file looked at beside it. The same on the embedded API and on a
+//! cluster.
+
+use crate::{
+    audit::{AuditLog, Event},
+    ca::Authority,
+    clock::Clock,
+    controller::{self, Context, Parts},
+    error::Error,
+    reload::{self, Change, PolicyFile},
+    review::EvidenceCache,
+};
+use kube::Client;
+use std::{num::NonZeroUsize, sync::Arc};
+use tokio_util::sync::CancellationToken;
+
+/// How many engineers' evidence is remembered.
+const EVIDENCE: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not zero");
+
+/// What a signer is made of, beside the API it works on.
+pub struct Service {
+    /// Where is recorded what is done.
+    pub audit: AuditLog,
+    /// What signs.
+    pub authority: Arc<Authority>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Evidence that was verified before.
+    pub evidence: Arc<EvidenceCache>,
+    /// The policy.
+    pub policy: PolicyFile,
+    /// The signer name that is answered.
+    pub signer_name: String,
+}
+
+/// An empty memory of verified evidence.
+#[must_use]
+pub fn evidence_cache() -> Arc<EvidenceCache> {
+    Arc::new(EvidenceCache::new(EVIDENCE))
+}
+
+impl Service {
+    /// Works until `shutdown`. `ready` is called once, when every request that was there is known.
+    ///
+    /// # Errors
+    /// When the audit log cannot be written at the start or the end, or the API cannot be read.
+    pub async fn run(
+        self,
+        client: Client,
+        shutdown: CancellationToken,
+        ready: impl FnOnce() + Send,
+    ) -> Result<(), Error> {
+        let Self {
+            audit,
+            authority,
+            clock,
+            evidence,
+            policy,
+            signer_name,
+        } = self;
+        let snapshot = policy.subscribe();
+        let started = Event::Started {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ca: authority.issuing().fingerprint().to_owned(),
+            signer_name: signer_name.clone(),
+        };
+        audit.append(clock.now(), started).await?;
+        let loaded = Event::PolicyLoaded {
+            sha256: hex::encode(snapshot.borrow().policy.digest()),
+        };
+        audit.append(clock.now(), loaded).await?;
+        let context = Arc::new(Context::new(Parts {
+            client,
+            audit: audit.clone(),
+            authority,
+            clock: Arc::clone(&clock),
+            evidence,
+            signer_name,
+            snapshot,
+        }));
+        let watching = watch_policy(policy, audit.clone(), Arc::clone(&clock));
+        let result = tokio::select! {
+            result = context.run(shutdown, ready) => result,
+            never = watching => match never {},
+        };
+        audit.append(clock.now(), Event::Stopped {}).await?;
+        Ok(result?)
+    }
+}
+
+/// Looks at the policy file for ever.
+async fn watch_policy(
+    mut policy: PolicyFile,
+    audit: AuditLog,
+    clock: Arc<dyn Clock>,
+) -> std::convert::Infallible {
+    let mut ticks = tokio::time::interval(reload::INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        ticks.tick().await;
+        // Reading and checking a large policy takes milliseconds.
+        let checked = tokio::task::spawn_blocking(move || {
+            let change = policy.check();
+            (policy, change)
+        });
+        let change = match checked.await {
+            Ok((back, change)) => {
+                policy = back;
+                change
+            }
+            Err(error) => {
+                tracing::error!(%error, "a defect in Touchstone: the policy file is not looked at any more; the policy in force stays");
+                return std::future::pending().await;
+            }
+        };
+        let event = match change {
+            Change::None => continue,
+            Change::Loaded(snapshot) => {
+                let sha256 = hex::encode(snapshot.policy.digest());
+                tracing::info!(
+                    sha256,
+                    generation = snapshot.policy.generation(),
+                    "a new policy is in force"
+                );
+                Event::PolicyLoaded { sha256 }
+            }
+            Change::Refused(error) => {
+                let message = controller::chain(&error);
+                tracing::error!(
+                    error = message,
+                    "the policy file cannot be used: the last good policy stays in force"
+                );
+                Event::PolicyRefused { message }
+            }
+        };
+        if let Err(error) = audit.append(clock.now(), event).await {
+            tracing::error!(error = %controller::chain(&error), "a change of the policy could not be recorded");
+        }
+    }
+}
