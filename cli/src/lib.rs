@@ -1,1 +1,50 @@
+//! `touchstone`: asks for short-lived Kubernetes client certificates with a key that lives in a YubiKey.
+//!
+//! A command ([`command`]) opens the card ([`card`]), asks for the PIN ([`pin`]), signs a request, submits it
+//! ([`submit`]) over [`api`], verifies what comes back and keeps it ([`credential`]). Errors are typed where they
+//! happen and shown at one place, with their remedy ([`error`], [`output`]).
 
+pub mod api;
+pub mod args;
+pub mod card;
+pub mod command;
+pub mod config;
+pub mod credential;
+pub mod error;
+pub mod file;
+pub mod interrupt;
+pub mod logging;
+pub mod output;
+pub mod pin;
+pub mod submit;
+pub mod terminal;
+pub mod tls;
+pub mod touch;
+
+use clap::Parser as _;
+use error::Exit;
+use std::{ffi::OsString, process::ExitCode};
+
+/// Runs the command line and says how it ended.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    logging::install();
+    let exit = match args::Cli::try_parse_from(arguments) {
+        Ok(cli) => match command::run(cli) {
+            Ok(()) => Exit::Ok,
+            Err(error) => {
+                output::failure(&error);
+                error.exit()
+            }
+        },
+        Err(error) => {
+            // Help and version are answers; nobody can be told when the output is gone.
+            let _ = error.print();
+            if error.use_stderr() {
+                Exit::Usage
+            } else {
+                Exit::Ok
+            }
+        }
+    };
+    exit.code().into()
+}

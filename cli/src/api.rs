@@ -1,0 +1,285 @@
+//! Reaching a cluster's API server: over its own CA without a credential, or as a kubeconfig says.
+
+use crate::{config::Reach, credential::ReadToken};
+use http::{HeaderValue, header};
+use jiff::{Timestamp, fmt::rfc2822};
+use kube::{
+    Client, Config,
+    client::{Body, ClientBuilder},
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use std::{
+    error::Error as StdError,
+    io,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+use tower::util::MapRequestLayer;
+
+/// How long a connection, or an answer to a single request, may take.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+
+/// Why the API server could not be asked, or what it answered.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// A kubeconfig or certificate that cannot be used.
+    #[error("{0}")]
+    Config(String),
+    /// The server says no.
+    #[error("the API server refuses{}: {message}", .code.map_or_else(String::new, |code| format!(" ({code})")))]
+    Refused {
+        /// HTTP status.
+        code: Option<u16>,
+        /// Its words.
+        message: String,
+    },
+    /// No answer.
+    #[error("cannot reach {server}: {why}")]
+    Unreachable {
+        /// URL.
+        server: String,
+        /// Why.
+        why: String,
+    },
+    /// The TLS handshake failed for the server's certificate.
+    #[error("{server} is not the server it should be: {why}")]
+    Untrusted {
+        /// URL.
+        server: String,
+        /// Why.
+        why: String,
+    },
+}
+
+impl ApiError {
+    /// What the user can do.
+    #[must_use]
+    pub fn remedy(&self) -> Option<String> {
+        Some(
+            match self {
+                Self::Config(_) => "check the cluster with touchstone config show NAME",
+                Self::Refused {
+                    code: Some(401), ..
+                } => {
+                    "the key may not be enrolled yet (touchstone key enrol), or the certificate has ended (touchstone status)"
+                }
+                Self::Refused {
+                    code: Some(403), ..
+                } => {
+                    "the key may not be enrolled for this user (touchstone key enrol), or your own credential may not create requests"
+                }
+                Self::Refused { .. } => return None,
+                Self::Unreachable { .. } => {
+                    "check the network and the server's address (touchstone config show NAME)"
+                }
+                Self::Untrusted { .. } => {
+                    "check that --ca of the cluster is the server's CA (touchstone config show NAME); if it is, someone may be in between"
+                }
+            }
+            .to_owned(),
+        )
+    }
+}
+
+/// A connection to a cluster's API server.
+#[derive(Clone)]
+pub struct Connection {
+    client: Client,
+    server: String,
+    bearer: Arc<OnceLock<HeaderValue>>,
+}
+
+impl Connection {
+    /// Prepares a connection; nothing is sent yet.
+    ///
+    /// # Errors
+    /// When the kubeconfig or the CA cannot be used.
+    pub async fn new(reach: &Reach) -> Result<Self, ApiError> {
+        let mut config = configuration(reach).await?;
+        config.connect_timeout = Some(ANSWER_WITHIN);
+        // A request that may have been taken is not sent again: its nonce is used up.
+        config.default_retry = false;
+        let server = server_of(&config);
+        let bearer = Arc::new(OnceLock::<HeaderValue>::new());
+        let layer = {
+            let bearer = Arc::clone(&bearer);
+            MapRequestLayer::new(move |mut request: http::Request<Body>| {
+                if let Some(value) = bearer.get() {
+                    request
+                        .headers_mut()
+                        .insert(header::AUTHORIZATION, value.clone());
+                }
+                request
+            })
+        };
+        let client = ClientBuilder::try_from(config)
+            .map_err(|error| ApiError::Config(root_cause(&error)))?
+            .with_layer(&layer)
+            .build();
+        Ok(Self {
+            client,
+            server,
+            bearer,
+        })
+    }
+
+    /// The client.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// From here on, requests carry the token that reads one request back.
+    pub fn read_with(&self, token: &ReadToken) {
+        if let Ok(mut value) = HeaderValue::from_str(&format!("Bearer {}", token.expose())) {
+            value.set_sensitive(true);
+            // Set once for each login.
+            let _ = self.bearer.set(value);
+        }
+    }
+
+    /// Asks the server for its time: whether it is there, is the right one, and by how much the clocks differ.
+    ///
+    /// # Errors
+    /// When it does not answer or is not trusted. A refusal is an answer.
+    pub async fn server_time(&self) -> Result<Option<Timestamp>, ApiError> {
+        let request = http::Request::get("/version")
+            .body(Body::empty())
+            .map_err(|error| ApiError::Config(error.to_string()))?;
+        let response = self
+            .within(async { self.client.send(request).await })
+            .await?;
+        Ok(response
+            .headers()
+            .get(header::DATE)
+            .and_then(|date| date.to_str().ok())
+            .and_then(|date| rfc2822::DateTimeParser::new().parse_timestamp(date).ok()))
+    }
+
+    /// Waits for one answer, so long and no longer.
+    ///
+    /// # Errors
+    /// As [`Connection::translate`].
+    pub async fn within<T>(
+        &self,
+        work: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, ApiError> {
+        match tokio::time::timeout(ANSWER_WITHIN, work).await {
+            Ok(result) => result.map_err(|error| self.translate(error)),
+            Err(_) => Err(ApiError::Unreachable {
+                server: self.server.clone(),
+                why: format!("no answer within {} s", ANSWER_WITHIN.as_secs()),
+            }),
+        }
+    }
+
+    /// What an error of the client means to the user.
+    #[must_use]
+    pub fn translate(&self, error: kube::Error) -> ApiError {
+        translate(&self.server, error)
+    }
+}
+
+/// What an error of a client of `server` means to the user.
+#[must_use]
+pub fn translate(server: &str, error: kube::Error) -> ApiError {
+    if let kube::Error::Api(status) = error {
+        return ApiError::Refused {
+            code: Some(status.code).filter(|code| *code != 0),
+            message: if status.message.is_empty() {
+                status.reason
+            } else {
+                status.message
+            },
+        };
+    }
+    let why = root_cause(&error);
+    if tls_error(&error).is_some_and(|error| matches!(error, rustls::Error::InvalidCertificate(_)))
+    {
+        return ApiError::Untrusted {
+            server: server.to_owned(),
+            why,
+        };
+    }
+    ApiError::Unreachable {
+        server: server.to_owned(),
+        why,
+    }
+}
+
+/// The configuration of a client that reaches a cluster.
+///
+/// # Errors
+/// When the kubeconfig or the CA cannot be used.
+pub async fn configuration(reach: &Reach) -> Result<Config, ApiError> {
+    match reach {
+        Reach::Kubeconfig { path, context } => {
+            let kubeconfig = Kubeconfig::read_from(path)
+                .map_err(|error| ApiError::Config(root_cause(&error)))?;
+            let options = KubeConfigOptions {
+                context: context.clone(),
+                ..KubeConfigOptions::default()
+            };
+            Config::from_custom_kubeconfig(kubeconfig, &options)
+                .await
+                .map_err(|error| {
+                    ApiError::Config(format!("{}: {}", path.display(), root_cause(&error)))
+                })
+        }
+        Reach::Server { url, ca_pem } => {
+            let uri = url
+                .parse()
+                .map_err(|_| ApiError::Config(format!("{url:?} is not a URL")))?;
+            let mut config = Config::new(uri);
+            let blocks = pem::parse_many(ca_pem)
+                .map_err(|error| ApiError::Config(format!("the CA is not PEM: {error}")))?;
+            config.root_cert = Some(
+                blocks
+                    .into_iter()
+                    .filter(|block| block.tag() == "CERTIFICATE")
+                    .map(pem::Pem::into_contents)
+                    .collect(),
+            );
+            Ok(config)
+        }
+    }
+}
+
+/// The URL without its closing slash.
+#[must_use]
+pub fn server_of(config: &Config) -> String {
+    config
+        .cluster_url
+        .to_string()
+        .trim_end_matches('/')
+        .to_owned()
+}
+
+fn chain<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |error| cause(*error))
+}
+
+fn cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
+    // An io::Error wraps what it carries without naming it as its source.
+    match error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref)
+    {
+        Some(inner) => Some(inner),
+        None => error.source(),
+    }
+}
+
+fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
+    chain(error).find_map(|error| error.downcast_ref::<rustls::Error>())
+}
+
+/// The innermost cause, which says most.
+#[must_use]
+pub fn root_cause(error: &(dyn StdError + 'static)) -> String {
+    chain(error)
+        .last()
+        .map_or_else(|| error.to_string(), ToString::to_string)
+}

@@ -1,0 +1,106 @@
+//! The commands, one file each, and what several of them share.
+
+pub mod completions;
+pub mod config;
+pub mod key;
+pub mod login;
+pub mod logout;
+pub mod setup;
+pub mod status;
+pub mod whoami;
+
+use crate::{
+    args::{Cli, Command, KeyCommand, ManagementArgs, PinArgs},
+    card::{Card, CardError, ManagementAccess, signer::SharedCard, yubikey},
+    error::Error,
+    interrupt,
+    output::Output,
+    pin::{ManagementKey, Pin, PinError, PinSource},
+};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
+use touchstone_common::attestation::{AttestationError, Roots};
+
+/// Does what the command line says.
+///
+/// # Errors
+/// Why it could not be done.
+pub fn run(cli: Cli) -> Result<(), Error> {
+    let output = Output::new(&cli.global);
+    match cli.command {
+        // Fast ones, which hold nothing that an interruption could leave half done.
+        Command::Status(args) => status::run(&args, output),
+        Command::Completions { shell } => completions::run(shell, output),
+        command => {
+            interrupt::install();
+            match command {
+                Command::Key(KeyCommand::Attest(args)) => key::attest(&args, output),
+                Command::Key(KeyCommand::Enrol(args)) => key::enrol(&args, output),
+                Command::Key(KeyCommand::Generate(args)) => key::generate::run(&args, output),
+                Command::Key(KeyCommand::List(args)) => key::list::run(&args, output),
+                Command::Key(KeyCommand::Setup(args)) => setup::run(&args, output),
+                Command::Key(KeyCommand::Unblock(args)) => setup::unblock(&args, output),
+                Command::Login(args) => login::run(&args, output),
+                Command::Whoami(args) => whoami::run(&args, output),
+                Command::Logout(args) => logout::run(&args, output),
+                Command::Config(command) => config::run(command, output),
+                Command::Status(_) | Command::Completions { .. } => Ok(()),
+            }
+        }
+    }
+}
+
+/// Opens the card for signing.
+fn open(serial: Option<u32>) -> Result<SharedCard, CardError> {
+    Ok(Arc::new(Mutex::new(yubikey::open(serial)?)))
+}
+
+/// Asks for the PIN and spends one try on it.
+fn verified_pin(card: &mut dyn Card, args: &PinArgs) -> Result<Pin, Error> {
+    let tries_left = card.secrets()?.pin.tries_left;
+    if tries_left == Some(0) {
+        return Err(CardError::PinLocked.into());
+    }
+    let pin = PinSource::new(args.pin_file.clone()).pin(card.serial(), tries_left)?;
+    card.verify_pin(&pin)?;
+    Ok(pin)
+}
+
+/// The management key that was named, or the one behind the PIN.
+fn management_access(args: &ManagementArgs) -> Result<ManagementAccess, PinError> {
+    Ok(match &args.management_key_file {
+        Some(path) => ManagementAccess::Given(ManagementKey::from_file(path)?),
+        None => ManagementAccess::PinProtected,
+    })
+}
+
+/// Yubico's attestation roots and those that were named.
+fn roots(files: &[PathBuf], configured: &[Vec<u8>]) -> Result<Roots, Error> {
+    let mut roots = Roots::yubico();
+    for pem in configured {
+        roots = roots.with_test_root(pem)?;
+    }
+    for path in files {
+        let pem = read(path)?;
+        roots = roots
+            .with_test_root(&pem)
+            .map_err(|error: AttestationError| {
+                Error::Usage(format!(
+                    "{} is no attestation root: {error}",
+                    path.display()
+                ))
+            })?;
+    }
+    Ok(roots)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    fs::read(path).map_err(|source| Error::File {
+        verb: "read",
+        path: path.to_owned(),
+        source,
+    })
+}

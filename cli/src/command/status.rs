@@ -1,0 +1,125 @@
+//! `touchstone status`: reads files and the clock, nothing else.
+
+use crate::{
+    args::Status,
+    credential::{Credential, CredentialError, Store},
+    error::Error,
+    output::{Output, pairs},
+};
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+use serde::Serialize;
+
+/// A certificate, as `--output json` has it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown<'a> {
+    cluster: &'a str,
+    user: &'a str,
+    groups: &'a [String],
+    not_before: Timestamp,
+    not_after: Timestamp,
+    seconds_left: i64,
+    valid: bool,
+    serial: &'a str,
+    fingerprint: &'a str,
+    yubikey: u32,
+    slot: &'a str,
+    request: &'a str,
+    certificate_path: String,
+}
+
+/// `touchstone status`.
+pub(super) fn run(args: &Status, output: Output) -> Result<(), Error> {
+    let store = Store::open()?;
+    let credentials = match &args.cluster {
+        Some(cluster) => store.credential(cluster)?.into_iter().collect(),
+        None => store.credentials()?,
+    };
+    let now = Timestamp::now();
+    let shown: Vec<Shown<'_>> = credentials
+        .iter()
+        .map(|credential| show(credential, &store, now))
+        .collect();
+    output.data(&shown, |shown| {
+        shown
+            .iter()
+            .map(|one| text(one, now))
+            .collect::<Vec<_>>()
+            .join("\n")
+    })?;
+    if shown.iter().any(|one| one.valid) {
+        return Ok(());
+    }
+    Err(match credentials.as_slice() {
+        [only] => CredentialError::Ended {
+            cluster: only.cluster.clone(),
+            ended: only.not_after,
+        },
+        _ => CredentialError::None {
+            what: "valid certificate",
+            cluster: args.cluster.clone(),
+        },
+    }
+    .into())
+}
+
+fn show<'a>(credential: &'a Credential, store: &Store, now: Timestamp) -> Shown<'a> {
+    let left = credential.not_after.duration_since(now).as_secs();
+    Shown {
+        cluster: &credential.cluster,
+        user: &credential.user,
+        groups: &credential.groups,
+        not_before: credential.not_before,
+        not_after: credential.not_after,
+        seconds_left: left.max(0),
+        valid: credential.not_before <= now && now <= credential.not_after,
+        serial: &credential.serial,
+        fingerprint: &credential.fingerprint,
+        yubikey: credential.yubikey,
+        slot: &credential.slot,
+        request: &credential.request,
+        certificate_path: store
+            .certificate_path(&credential.cluster)
+            .display()
+            .to_string(),
+    }
+}
+
+fn text(shown: &Shown<'_>, now: Timestamp) -> String {
+    let end = in_local_time(shown.not_after);
+    let life = if shown.valid {
+        format!("{end} ({} left)", span(shown.seconds_left))
+    } else if now < shown.not_before {
+        format!(
+            "{end}, but it begins only at {}",
+            in_local_time(shown.not_before)
+        )
+    } else {
+        format!("ended {end}")
+    };
+    pairs(&[
+        ("cluster", shown.cluster.to_owned()),
+        ("user", shown.user.to_owned()),
+        ("groups", shown.groups.join(", ")),
+        ("valid until", life),
+        ("issued", in_local_time(shown.not_before)),
+        ("serial", shown.serial.to_owned()),
+        ("fingerprint", shown.fingerprint.to_owned()),
+        (
+            "key",
+            format!("slot {} of YubiKey {}", shown.slot, shown.yubikey),
+        ),
+    ])
+}
+
+/// As people read it.
+pub(super) fn in_local_time(time: Timestamp) -> String {
+    time.to_zoned(TimeZone::system())
+        .strftime("%F %T %Z")
+        .to_string()
+}
+
+/// `29m 59s`.
+pub(super) fn span(seconds: i64) -> String {
+    format!("{:#}", SignedDuration::from_secs(seconds))
+}

@@ -1,0 +1,536 @@
+//! The clusters: `config.yaml`, read strictly.
+
+use crate::file;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    env, fs, io,
+    path::{Path, PathBuf},
+};
+use touchstone_common::{
+    certificate::CaCertificate,
+    name::{ClusterName, NameError, UserName},
+};
+
+/// The signer that is asked unless a cluster says otherwise.
+pub const DEFAULT_SIGNER_NAME: &str = "touchstone.dev/client";
+/// Overrides where the configuration is.
+pub const CONFIG_VARIABLE: &str = "TOUCHSTONE_CONFIG";
+
+/// Why the configuration was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file it names.
+    #[error("cluster {cluster:?}: {field}: {why}")]
+    Field {
+        /// Which cluster.
+        cluster: String,
+        /// Which field.
+        field: &'static str,
+        /// Why.
+        why: String,
+    },
+    /// Neither `HOME` nor `XDG_CONFIG_HOME` is set.
+    #[error("neither HOME nor {0} is set, so there is no place for Touchstone's files")]
+    NoHome(&'static str),
+    /// The file cannot be read or written.
+    #[error("cannot {verb} {}: {source}", .path.display())]
+    Io {
+        /// Read or write.
+        verb: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A cluster's name.
+    #[error("cluster name {text:?} {source}")]
+    Name {
+        /// The name.
+        text: String,
+        /// Why not.
+        source: NameError,
+    },
+    /// Not the YAML that is expected.
+    #[error("{}{}: {message}", .path.display(), .at.map_or_else(String::new, |(line, column)| format!(":{line}:{column}")))]
+    Syntax {
+        /// Which file.
+        path: PathBuf,
+        /// Line and column, counted from one.
+        at: Option<(u64, u64)>,
+        /// What is wrong.
+        message: String,
+    },
+    /// A cluster that is not there.
+    #[error("there is no cluster {name:?} in {}{}", .path.display(), only(.known))]
+    Unknown {
+        /// The name.
+        name: String,
+        /// Which file.
+        path: PathBuf,
+        /// What is there.
+        known: Vec<String>,
+    },
+}
+
+fn only(names: &[String]) -> String {
+    if names.is_empty() {
+        String::new()
+    } else {
+        format!(", only {}", names.join(", "))
+    }
+}
+
+impl ConfigError {
+    /// What the user can do.
+    #[must_use]
+    pub fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Field { cluster, .. } => Some(format!(
+                "touchstone config set-cluster {cluster} … (see touchstone config set-cluster --help)"
+            )),
+            Self::Syntax { .. } => Some(
+                "correct the file; touchstone config set-cluster writes it as it should be"
+                    .to_owned(),
+            ),
+            Self::Unknown { name, .. } => Some(format!(
+                "touchstone config set-cluster {name} --server https://HOST:PORT --ca FILE --trust-bundle FILE"
+            )),
+            Self::Io { .. } | Self::Name { .. } | Self::NoHome(_) => None,
+        }
+    }
+}
+
+/// The file as it is written.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WireConfig {
+    #[serde(default)]
+    clusters: BTreeMap<String, WireCluster>,
+}
+
+/// A cluster as it is written. Files are named by absolute path, or stand there as PEM.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WireCluster {
+    /// URL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    /// The CA of the server's certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+    /// Path of a kubeconfig.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Its context.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
+    /// What issued certificates chain to.
+    pub trust_bundle: String,
+    /// The signer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signer_name: Option<String>,
+    /// The user's name there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Attestation roots beside Yubico's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attestation_roots: Vec<String>,
+}
+
+/// How a cluster's API is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// As a kubeconfig says, with its credential.
+    Kubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// The context, or the current one.
+        context: Option<String>,
+    },
+    /// Without a credential: the attested request is the credential.
+    Server {
+        /// `https://host:port`.
+        url: String,
+        /// The CA of the server's certificate, PEM.
+        ca_pem: Vec<u8>,
+    },
+}
+
+/// A cluster, checked.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    name: ClusterName,
+    reach: Reach,
+    trust_bundle: Vec<u8>,
+    signer_name: String,
+    user: Option<UserName>,
+    attestation_roots: Vec<Vec<u8>>,
+}
+
+impl Cluster {
+    /// Checks a cluster as it is written, and reads the files it names.
+    ///
+    /// # Errors
+    /// The first field that will not do.
+    pub fn check(name: &str, wire: &WireCluster) -> Result<Self, ConfigError> {
+        let field = |field, why: String| ConfigError::Field {
+            cluster: name.to_owned(),
+            field,
+            why,
+        };
+        let checked_name = ClusterName::parse(name).map_err(|source| ConfigError::Name {
+            text: name.to_owned(),
+            source,
+        })?;
+        // The name is also a folder's.
+        if name.contains('/') || name.starts_with('.') {
+            return Err(field(
+                "name",
+                "must not contain '/' or begin with '.'".to_owned(),
+            ));
+        }
+        let reach = match (&wire.server, &wire.kubeconfig) {
+            (Some(server), None) => {
+                let uri: http::Uri = server
+                    .parse()
+                    .map_err(|_| field("server", format!("{server:?} is not a URL")))?;
+                if uri.scheme_str() != Some("https") || uri.host().is_none() {
+                    return Err(field(
+                        "server",
+                        format!("{server:?} is not https://HOST:PORT"),
+                    ));
+                }
+                let ca = wire.ca.as_deref().ok_or_else(|| {
+                    field(
+                        "ca",
+                        "missing: the CA of the server's certificate".to_owned(),
+                    )
+                })?;
+                let ca_pem = pem_of(ca).map_err(|why| field("ca", why))?;
+                Reach::Server {
+                    url: server.clone(),
+                    ca_pem,
+                }
+            }
+            (None, Some(path)) => Reach::Kubeconfig {
+                path: path.clone(),
+                context: wire.context.clone(),
+            },
+            (Some(_), Some(_)) => {
+                return Err(field(
+                    "server",
+                    "stands beside kubeconfig; give one".to_owned(),
+                ));
+            }
+            (None, None) => {
+                return Err(field("server", "missing (or give a kubeconfig)".to_owned()));
+            }
+        };
+        let trust_bundle = pem_of(&wire.trust_bundle).map_err(|why| field("trustBundle", why))?;
+        for block in pem::parse_many(&trust_bundle).unwrap_or_default() {
+            CaCertificate::from_pem(pem::encode(&block).as_bytes())
+                .map_err(|error| field("trustBundle", error.to_string()))?;
+        }
+        let signer_name = wire
+            .signer_name
+            .clone()
+            .unwrap_or_else(|| DEFAULT_SIGNER_NAME.to_owned());
+        if signer_name
+            .split_once('/')
+            .is_none_or(|(domain, path)| domain.is_empty() || path.is_empty() || path.contains('/'))
+        {
+            return Err(field(
+                "signerName",
+                format!("{signer_name:?} is not domain/path"),
+            ));
+        }
+        let user = wire
+            .user
+            .as_deref()
+            .map(UserName::parse)
+            .transpose()
+            .map_err(|error| field("user", error.to_string()))?;
+        let attestation_roots = wire
+            .attestation_roots
+            .iter()
+            .map(|root| pem_of(root))
+            .collect::<Result<_, _>>()
+            .map_err(|why| field("attestationRoots", why))?;
+        Ok(Self {
+            name: checked_name,
+            reach,
+            trust_bundle,
+            signer_name,
+            user,
+            attestation_roots,
+        })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &ClusterName {
+        &self.name
+    }
+
+    /// How it is reached.
+    #[must_use]
+    pub fn reach(&self) -> &Reach {
+        &self.reach
+    }
+
+    /// What issued certificates chain to, PEM.
+    #[must_use]
+    pub fn trust_bundle(&self) -> &[u8] {
+        &self.trust_bundle
+    }
+
+    /// The signer.
+    #[must_use]
+    pub fn signer_name(&self) -> &str {
+        &self.signer_name
+    }
+
+    /// The user's name there.
+    #[must_use]
+    pub fn user(&self) -> Option<&UserName> {
+        self.user.as_ref()
+    }
+
+    /// Attestation roots beside Yubico's, PEM.
+    #[must_use]
+    pub fn attestation_roots(&self) -> &[Vec<u8>] {
+        &self.attestation_roots
+    }
+}
+
+/// PEM that stands there itself, or in the file that is named. At least one block.
+fn pem_of(text: &str) -> Result<Vec<u8>, String> {
+    let bytes = if text.trim_start().starts_with("-----BEGIN ") {
+        text.as_bytes().to_vec()
+    } else {
+        fs::read(text).map_err(|error| format!("cannot read {text}: {error}"))?
+    };
+    match pem::parse_many(&bytes) {
+        Ok(blocks) if blocks.iter().any(|block| block.tag() == "CERTIFICATE") => Ok(bytes),
+        Ok(_) => Err("holds no PEM certificate".to_owned()),
+        Err(error) => Err(format!("is not PEM: {error}")),
+    }
+}
+
+/// The configuration file.
+#[derive(Clone, Debug)]
+pub struct Config {
+    path: PathBuf,
+    wire: WireConfig,
+}
+
+impl Config {
+    /// Reads the file; one that is not there is empty.
+    ///
+    /// # Errors
+    /// When it cannot be read or is not as expected: with line and column.
+    pub fn load() -> Result<Self, ConfigError> {
+        Self::load_from(path()?)
+    }
+
+    fn load_from(path: PathBuf) -> Result<Self, ConfigError> {
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(source) => {
+                return Err(ConfigError::Io {
+                    verb: "read",
+                    path,
+                    source,
+                });
+            }
+        };
+        if text.trim().is_empty() {
+            return Ok(Self {
+                path,
+                wire: WireConfig::default(),
+            });
+        }
+        match serde_saphyr::from_str(&text) {
+            Ok(wire) => Ok(Self { path, wire }),
+            Err(error) => Err(ConfigError::Syntax {
+                path,
+                at: error
+                    .location()
+                    .map(|location| (location.line(), location.column())),
+                message: error.without_snippet().to_string(),
+            }),
+        }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The clusters as they are written, by name.
+    pub fn clusters(&self) -> impl Iterator<Item = (&str, &WireCluster)> {
+        self.wire
+            .clusters
+            .iter()
+            .map(|(name, cluster)| (name.as_str(), cluster))
+    }
+
+    /// A cluster as it is written.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn wire(&self, name: &str) -> Result<&WireCluster, ConfigError> {
+        self.wire
+            .clusters
+            .get(name)
+            .ok_or_else(|| ConfigError::Unknown {
+                name: name.to_owned(),
+                path: self.path.clone(),
+                known: self.wire.clusters.keys().cloned().collect(),
+            })
+    }
+
+    /// A cluster, checked.
+    ///
+    /// # Errors
+    /// When it is not there or will not do.
+    pub fn cluster(&self, name: &str) -> Result<Cluster, ConfigError> {
+        Cluster::check(name, self.wire(name)?)
+    }
+
+    /// Adds or replaces a cluster and writes the file.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set(&mut self, name: &str, cluster: WireCluster) -> Result<(), ConfigError> {
+        self.wire.clusters.insert(name.to_owned(), cluster);
+        self.save()
+    }
+
+    /// Removes a cluster and writes the file.
+    ///
+    /// # Errors
+    /// When it is not there or the file cannot be written.
+    pub fn remove(&mut self, name: &str) -> Result<(), ConfigError> {
+        self.wire(name)?;
+        self.wire.clusters.remove(name);
+        self.save()
+    }
+
+    fn save(&self) -> Result<(), ConfigError> {
+        let failed = |source| ConfigError::Io {
+            verb: "write",
+            path: self.path.clone(),
+            source,
+        };
+        let text = serde_saphyr::to_string(&self.wire)
+            .map_err(|error| failed(io::Error::other(error.to_string())))?;
+        file::replace(&self.path, text.as_bytes()).map_err(failed)
+    }
+}
+
+fn path() -> Result<PathBuf, ConfigError> {
+    match env::var_os(CONFIG_VARIABLE) {
+        Some(path) if !path.is_empty() => Ok(path.into()),
+        _ => Ok(base_directory("XDG_CONFIG_HOME", ".config")?.join("touchstone/config.yaml")),
+    }
+}
+
+/// A directory of the XDG Base Directory Specification; relative paths are to be ignored.
+pub(crate) fn base_directory(
+    variable: &'static str,
+    below_home: &str,
+) -> Result<PathBuf, ConfigError> {
+    env::var_os(variable)
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+        .or_else(|| {
+            env::var_os("HOME")
+                .map(PathBuf::from)
+                .filter(|home| home.is_absolute())
+                .map(|home| home.join(below_home))
+        })
+        .ok_or(ConfigError::NoHome(variable))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, ConfigError> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.yaml");
+        fs::write(&path, text).unwrap();
+        Config::load_from(path)
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_line_and_column() {
+        let error =
+            load("clusters:\n  prod:\n    sever: https://h\n    trustBundle: /x\n").unwrap_err();
+        let ConfigError::Syntax {
+            at: Some((3, _)),
+            message,
+            ..
+        } = &error
+        else {
+            panic!("{error}");
+        };
+        assert!(message.contains("sever"), "{message}");
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_an_empty_configuration() {
+        let config = Config::load_from(PathBuf::from("/nonexistent/config.yaml")).unwrap();
+        assert_eq!(config.clusters().count(), 0);
+    }
+
+    #[test]
+    fn an_unknown_cluster_is_answered_with_those_there_are() {
+        let config =
+            load("clusters: { prod: { trustBundle: /x }, dev: { trustBundle: /x } }").unwrap();
+        let error = config.wire("stage").unwrap_err().to_string();
+        assert!(error.ends_with("only dev, prod"), "{error}");
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("new/config.yaml");
+        let mut config = Config::load_from(path.clone()).unwrap();
+        let cluster = WireCluster {
+            server: Some("https://[::1]:6443".to_owned()),
+            ca: Some("-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n".to_owned()),
+            trust_bundle: "/etc/touchstone/root: 1.pem".to_owned(),
+            user: Some("alice@example.com".to_owned()),
+            ..WireCluster::default()
+        };
+        config.set("prod", cluster.clone()).unwrap();
+        assert_eq!(
+            Config::load_from(path).unwrap().wire("prod").unwrap(),
+            &cluster
+        );
+    }
+
+    #[test]
+    fn a_server_without_tls_is_refused() {
+        let wire = WireCluster {
+            server: Some("http://127.0.0.1:6443".to_owned()),
+            ..WireCluster::default()
+        };
+        let error = Cluster::check("prod", &wire).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                ConfigError::Field {
+                    field: "server",
+                    ..
+                }
+            ),
+            "{error}"
+        );
+    }
+}

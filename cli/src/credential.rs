@@ -1,0 +1,404 @@
+//! The certificate that is kept, and the request that still waits: small files, read by `status` without more.
+//!
+//! In `<state>/<cluster>/`: `credential.json` is what counts; `certificate.pem` is its chain for other programs;
+//! `pending.json` is a request whose certificate was not fetched yet.
+
+use crate::{
+    config::{ConfigError, base_directory},
+    file,
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::{env, fmt, fs, io, path::PathBuf};
+use zeroize::{ZeroizeOnDrop, Zeroizing};
+
+/// Overrides where the state is.
+pub const STATE_VARIABLE: &str = "TOUCHSTONE_STATE_DIR";
+
+/// Why a kept certificate cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialError {
+    /// It has ended.
+    #[error("the certificate for {cluster} ended at {ended}")]
+    Ended {
+        /// Which cluster.
+        cluster: String,
+        /// When.
+        ended: Timestamp,
+    },
+    /// A file.
+    #[error("cannot {verb} {}: {source}", .path.display())]
+    Io {
+        /// Read, write or remove.
+        verb: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file that is not what Touchstone wrote.
+    #[error("{} is not what touchstone wrote: {why}", .path.display())]
+    Malformed {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// There is none.
+    #[error("there is no {what}{}", .cluster.as_deref().map_or_else(String::new, |name| format!(" for {name}")))]
+    None {
+        /// Certificate or request.
+        what: &'static str,
+        /// Which cluster, if one was named.
+        cluster: Option<String>,
+    },
+}
+
+impl CredentialError {
+    /// What the user can do.
+    #[must_use]
+    pub fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Ended { cluster, .. } => Some(login(cluster)),
+            Self::None { cluster, .. } => Some(login(cluster.as_deref().unwrap_or("NAME"))),
+            Self::Malformed { .. } => Some("remove the file and log in again".to_owned()),
+            Self::Io { .. } => None,
+        }
+    }
+}
+
+fn login(cluster: &str) -> String {
+    format!("touchstone login --cluster {cluster} --group GROUP --reason \"WHY\"")
+}
+
+/// A certificate that was verified and kept.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Credential {
+    /// The cluster.
+    pub cluster: String,
+    /// CN.
+    pub user: String,
+    /// O.
+    pub groups: Vec<String>,
+    /// First second.
+    pub not_before: Timestamp,
+    /// Last second.
+    pub not_after: Timestamp,
+    /// The certificate's serial number, hex.
+    pub serial: String,
+    /// SHA-256 of the leaf, hex: the audit log's `X509SHA256=`.
+    pub fingerprint: String,
+    /// The YubiKey.
+    pub yubikey: u32,
+    /// The slot.
+    pub slot: String,
+    /// Name of the request.
+    pub request: String,
+    /// Leaf and what it chains through, PEM.
+    pub chain_pem: String,
+}
+
+/// A request that was submitted.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Pending {
+    /// Its name.
+    pub name: String,
+    /// Its UID: an object made again under the same name is another one.
+    pub uid: String,
+    /// The token that reads it back.
+    pub token: Option<ReadToken>,
+    /// CN asked for.
+    pub user: String,
+    /// O asked for.
+    pub groups: Vec<String>,
+    /// Lifetime asked for, in seconds.
+    pub ttl_seconds: u32,
+    /// The YubiKey.
+    pub yubikey: u32,
+    /// The slot.
+    pub slot: String,
+    /// The key, SPKI DER in hex.
+    pub spki: String,
+    /// When it was submitted.
+    pub submitted: Timestamp,
+}
+
+/// The one-time token that reads a request back: base64url without padding, of 32 bytes.
+#[derive(Clone, Deserialize, Serialize, ZeroizeOnDrop)]
+#[serde(transparent)]
+pub struct ReadToken(String);
+
+impl ReadToken {
+    /// Of 32 random bytes.
+    #[must_use]
+    pub fn new(bytes: &[u8; 32]) -> Self {
+        use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+        Self(URL_SAFE_NO_PAD.encode(bytes))
+    }
+
+    /// For the Authorization header alone.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for ReadToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// Where certificates are kept.
+#[derive(Clone, Debug)]
+pub struct Store {
+    root: PathBuf,
+}
+
+impl Store {
+    /// As the environment says.
+    ///
+    /// # Errors
+    /// When it says nothing.
+    pub fn open() -> Result<Self, ConfigError> {
+        let root = match env::var_os(STATE_VARIABLE) {
+            Some(path) if !path.is_empty() => path.into(),
+            _ => base_directory("XDG_STATE_HOME", ".local/state")?.join("touchstone"),
+        };
+        Ok(Self { root })
+    }
+
+    fn path(&self, cluster: &str, file: &str) -> PathBuf {
+        self.root.join(cluster).join(file)
+    }
+
+    /// Where the chain of a cluster's certificate is.
+    #[must_use]
+    pub fn certificate_path(&self, cluster: &str) -> PathBuf {
+        self.path(cluster, "certificate.pem")
+    }
+
+    /// Every certificate that is kept, by cluster.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub fn credentials(&self) -> Result<Vec<Credential>, CredentialError> {
+        let entries = match fs::read_dir(&self.root) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => {
+                return Err(CredentialError::Io {
+                    verb: "read",
+                    path: self.root.clone(),
+                    source,
+                });
+            }
+        };
+        let mut names: Vec<String> = entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect();
+        names.sort();
+        names
+            .iter()
+            .filter_map(|name| self.credential(name).transpose())
+            .collect()
+    }
+
+    /// The certificate kept for a cluster.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn credential(&self, cluster: &str) -> Result<Option<Credential>, CredentialError> {
+        self.read(cluster, "credential.json")
+    }
+
+    /// The request that waits for a cluster.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn pending(&self, cluster: &str) -> Result<Option<Pending>, CredentialError> {
+        self.read(cluster, "pending.json")
+    }
+
+    fn read<T: DeserializeOwned>(
+        &self,
+        cluster: &str,
+        file: &str,
+    ) -> Result<Option<T>, CredentialError> {
+        // A name that no cluster has, and that would lead elsewhere.
+        if cluster.contains('/') || cluster.starts_with('.') {
+            return Ok(None);
+        }
+        let path = self.path(cluster, file);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => Zeroizing::new(bytes),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Ok(None);
+            }
+            Err(source) => {
+                return Err(CredentialError::Io {
+                    verb: "read",
+                    path,
+                    source,
+                });
+            }
+        };
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|error| CredentialError::Malformed {
+                path,
+                why: error.to_string(),
+            })
+    }
+
+    fn write<T: Serialize>(
+        &self,
+        cluster: &str,
+        file: &str,
+        value: &T,
+    ) -> Result<(), CredentialError> {
+        let path = self.path(cluster, file);
+        serde_json::to_vec_pretty(value)
+            .map_err(io::Error::from)
+            .and_then(|json| file::replace(&path, &Zeroizing::new(json)))
+            .map_err(|source| CredentialError::Io {
+                verb: "write",
+                path,
+                source,
+            })
+    }
+
+    /// Checks that something can be kept, before anyone is asked for a PIN.
+    ///
+    /// # Errors
+    /// When the folder cannot be made or written to.
+    pub fn prepare(&self, cluster: &str) -> Result<(), CredentialError> {
+        let path = self.root.join(cluster);
+        file::make_private_directory(&path)
+            .and_then(|()| tempfile::tempfile_in(&path).map(drop))
+            .map_err(|source| CredentialError::Io {
+                verb: "write to",
+                path,
+                source,
+            })
+    }
+
+    /// Keeps a certificate.
+    ///
+    /// # Errors
+    /// When it cannot be written; what was kept before then still is.
+    pub fn keep(&self, credential: &Credential) -> Result<(), CredentialError> {
+        let path = self.certificate_path(&credential.cluster);
+        file::replace(&path, credential.chain_pem.as_bytes()).map_err(|source| {
+            CredentialError::Io {
+                verb: "write",
+                path,
+                source,
+            }
+        })?;
+        self.write(&credential.cluster, "credential.json", credential)
+    }
+
+    /// Notes a request, so that its certificate can be fetched later.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn note(&self, cluster: &str, pending: &Pending) -> Result<(), CredentialError> {
+        self.write(cluster, "pending.json", pending)
+    }
+
+    /// Forgets the request that waits.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be removed.
+    pub fn forget_pending(&self, cluster: &str) -> Result<(), CredentialError> {
+        self.remove(cluster, "pending.json").map(drop)
+    }
+
+    /// Forgets all of a cluster.
+    ///
+    /// # Errors
+    /// When a file is there and cannot be removed.
+    pub fn forget(&self, cluster: &str) -> Result<(), CredentialError> {
+        for file in ["credential.json", "certificate.pem", "pending.json"] {
+            self.remove(cluster, file)?;
+        }
+        // Not empty when someone else put something there: then it stays.
+        let _ = fs::remove_dir(self.root.join(cluster));
+        Ok(())
+    }
+
+    fn remove(&self, cluster: &str, file: &str) -> Result<bool, CredentialError> {
+        let path = self.path(cluster, file);
+        file::remove(&path).map_err(|source| CredentialError::Io {
+            verb: "remove",
+            path,
+            source,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("state");
+        (directory, Store { root })
+    }
+
+    fn credential(cluster: &str) -> Credential {
+        Credential {
+            cluster: cluster.to_owned(),
+            user: "alice@example.com".to_owned(),
+            groups: vec!["oncall".to_owned()],
+            not_before: "2026-01-01T00:00:00Z".parse().unwrap(),
+            not_after: "2026-01-01T00:30:00Z".parse().unwrap(),
+            serial: "ab".to_owned(),
+            fingerprint: "cd".to_owned(),
+            yubikey: 12_345_678,
+            slot: "9a".to_owned(),
+            request: "touchstone-alice-x".to_owned(),
+            chain_pem: "PEM".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_kept_certificate_is_listed_and_then_forgotten() {
+        let (_directory, store) = store();
+        assert!(store.credentials().unwrap().is_empty());
+        store.keep(&credential("prod")).unwrap();
+        store.keep(&credential("dev")).unwrap();
+        assert_eq!(
+            store.credentials().unwrap(),
+            [credential("dev"), credential("prod")]
+        );
+        assert_eq!(fs::read(store.certificate_path("prod")).unwrap(), b"PEM");
+        store.forget("prod").unwrap();
+        assert_eq!(store.credentials().unwrap(), [credential("dev")]);
+        assert!(!store.certificate_path("prod").exists());
+    }
+
+    #[test]
+    fn a_read_token_is_never_printed() {
+        assert_eq!(format!("{:?}", ReadToken::new(&[7; 32])), "[redacted]");
+    }
+
+    #[test]
+    fn a_damaged_file_is_named() {
+        let (_directory, store) = store();
+        store.keep(&credential("prod")).unwrap();
+        fs::write(store.path("prod", "credential.json"), b"{").unwrap();
+        let error = store.credential("prod").unwrap_err();
+        assert!(error.to_string().contains("credential.json"), "{error}");
+    }
+}

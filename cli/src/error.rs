@@ -1,0 +1,345 @@
+//! Every way to end: one exit code each, and one place where errors are shown with their remedy.
+
+use crate::{
+    api::ApiError, card::CardError, config::ConfigError, credential::CredentialError,
+    pin::PinError, submit::SubmitError, terminal::TerminalError,
+};
+use touchstone_common::{
+    attestation::AttestationError, certificate::CertificateError, claims::ClaimsError,
+    name::NameError,
+};
+
+/// How the process ends. The table in `docs/exit-codes.md` says the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done.
+    Ok = 0,
+    /// Anything that has no code of its own.
+    Other = 1,
+    /// The command line.
+    Usage = 2,
+    /// The configuration file, or what it points to.
+    Config = 3,
+    /// The card or its service.
+    Card = 4,
+    /// PIN, PUK or management key.
+    Pin = 5,
+    /// No touch in time.
+    Touch = 6,
+    /// Denied by the signer.
+    Denied = 7,
+    /// Still waiting.
+    Waiting = 8,
+    /// The API server.
+    Unreachable = 9,
+    /// What came back is not what was asked for.
+    Verification = 10,
+    /// A slot that has a key.
+    SlotOccupied = 11,
+    /// Factory PIN, PUK or management key.
+    FactorySecrets = 12,
+    /// The clocks differ.
+    ClockSkew = 13,
+    /// Approved, but the signer failed.
+    Failed = 14,
+    /// No valid certificate is kept.
+    NotLoggedIn = 15,
+    /// Ctrl-C.
+    Interrupted = 130,
+    /// SIGTERM.
+    Terminated = 143,
+}
+
+impl Exit {
+    /// Every code, in order.
+    pub const ALL: [Self; 18] = [
+        Self::Ok,
+        Self::Other,
+        Self::Usage,
+        Self::Config,
+        Self::Card,
+        Self::Pin,
+        Self::Touch,
+        Self::Denied,
+        Self::Waiting,
+        Self::Unreachable,
+        Self::Verification,
+        Self::SlotOccupied,
+        Self::FactorySecrets,
+        Self::ClockSkew,
+        Self::Failed,
+        Self::NotLoggedIn,
+        Self::Interrupted,
+        Self::Terminated,
+    ];
+
+    /// The number.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// What it means, in the words of the documentation.
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Ok => "done",
+            Self::Other => "failed for a reason that has no code of its own",
+            Self::Usage => "the command line is wrong",
+            Self::Config => "the configuration, or a file it names, is missing or wrong",
+            Self::Card => "no YubiKey, no pcscd, or the card cannot do it",
+            Self::Pin => "wrong, locked or missing PIN, PUK or management key",
+            Self::Touch => "the YubiKey was not touched in time",
+            Self::Denied => "the request was denied",
+            Self::Waiting => "the request still waits for a decision",
+            Self::Unreachable => "the API server cannot be reached, is not trusted, or refuses",
+            Self::Verification => {
+                "what came back is not what was asked for, or the attestation does not verify"
+            }
+            Self::SlotOccupied => "the slot holds a key and --overwrite was not given",
+            Self::FactorySecrets => "PIN, PUK or management key are still the factory's",
+            Self::ClockSkew => {
+                "this machine's clock and the server's differ by more than five minutes"
+            }
+            Self::Failed => "the request was approved, but the signer failed",
+            Self::NotLoggedIn => "there is no certificate, or it has ended",
+            Self::Interrupted => "interrupted (Ctrl-C)",
+            Self::Terminated => "terminated (SIGTERM)",
+        }
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// Evidence that does not verify.
+    #[error("the attestation does not verify: {0}")]
+    Attestation(#[from] AttestationError),
+    /// The card.
+    #[error(transparent)]
+    Card(#[from] CardError),
+    /// What the signer delivered.
+    #[error("the certificate that came back is refused: {0}")]
+    Certificate(#[from] CertificateError),
+    /// A reason that cannot be carried.
+    #[error("the reason is refused: {0}")]
+    Claims(#[from] ClaimsError),
+    /// The clocks differ.
+    #[error("this machine's clock is {minutes} minutes {direction} the server's")]
+    ClockSkew {
+        /// By how much.
+        minutes: i64,
+        /// Ahead of, or behind.
+        direction: &'static str,
+    },
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The kept certificate.
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
+    /// Factory secrets.
+    #[error("the {} of YubiKey {serial} {} still the factory's, which everyone knows", .which.join(" and the "), if .which.len() == 1 { "is" } else { "are" })]
+    FactorySecrets {
+        /// Which YubiKey.
+        serial: u32,
+        /// PIN, PUK, management key.
+        which: Vec<&'static str>,
+    },
+    /// A file.
+    #[error("cannot {verb} {}: {source}", .path.display())]
+    File {
+        /// Read or write.
+        verb: &'static str,
+        /// Which file.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The system's random source.
+    #[error("the system gave no random numbers")]
+    Random,
+    /// A name on the command line or in a file.
+    #[error("{what} {text:?} {source}")]
+    Name {
+        /// What kind of name.
+        what: &'static str,
+        /// The name.
+        text: String,
+        /// Why not.
+        source: NameError,
+    },
+    /// Standard output.
+    #[error("cannot write the output: {0}")]
+    Output(#[source] std::io::Error),
+    /// PIN, PUK or management key.
+    #[error(transparent)]
+    Pin(#[from] PinError),
+    /// A slot with a key.
+    #[error("slot {slot} of YubiKey {serial} already holds {what}")]
+    SlotOccupied {
+        /// Which slot.
+        slot: String,
+        /// Which YubiKey.
+        serial: u32,
+        /// What is in it.
+        what: String,
+    },
+    /// The request.
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+    /// The terminal.
+    #[error(transparent)]
+    Terminal(#[from] TerminalError),
+    /// Options that do not fit together.
+    #[error("{0}")]
+    Usage(String),
+}
+
+impl Error {
+    /// The exit code.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Api(ApiError::Config(_)) | Self::Config(_) => Exit::Config,
+            Self::Api(_) => Exit::Unreachable,
+            Self::Attestation(_) | Self::Certificate(_) => Exit::Verification,
+            Self::Card(error) => match error {
+                CardError::ManagementKeyRefused
+                | CardError::NewSecretRefused(_)
+                | CardError::NoProtectedManagementKey
+                | CardError::NotAllowed
+                | CardError::PinLocked
+                | CardError::PukLocked
+                | CardError::WrongPin { .. }
+                | CardError::WrongPuk { .. } => Exit::Pin,
+                CardError::TouchTimeout => Exit::Touch,
+                CardError::Busy { .. }
+                | CardError::Malformed(_)
+                | CardError::NoCard
+                | CardError::NoKey(_)
+                | CardError::NoService { .. }
+                | CardError::NotAttestable(_)
+                | CardError::OtherSerial { .. }
+                | CardError::Pcsc(_)
+                | CardError::Removed
+                | CardError::Several(_)
+                | CardError::Unsupported { .. } => Exit::Card,
+            },
+            Self::Claims(_) | Self::Name { .. } | Self::Usage(_) => Exit::Usage,
+            Self::ClockSkew { .. } => Exit::ClockSkew,
+            Self::Credential(error) => match error {
+                CredentialError::Ended { .. } | CredentialError::None { .. } => Exit::NotLoggedIn,
+                CredentialError::Io { .. } | CredentialError::Malformed { .. } => Exit::Other,
+            },
+            Self::FactorySecrets { .. } => Exit::FactorySecrets,
+            Self::File { .. } | Self::Output(_) | Self::Random => Exit::Other,
+            Self::Pin(_) | Self::Terminal(_) => Exit::Pin,
+            Self::SlotOccupied { .. } => Exit::SlotOccupied,
+            Self::Submit(error) => match error {
+                SubmitError::Denied { .. } => Exit::Denied,
+                SubmitError::Failed { .. } => Exit::Failed,
+                SubmitError::Gone { .. } | SubmitError::Other { .. } => Exit::Other,
+                SubmitError::Waiting { .. } => Exit::Waiting,
+            },
+        }
+    }
+
+    /// What the user can do.
+    #[must_use]
+    pub fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Api(error) => error.remedy(),
+            Self::Attestation(_) => Some(
+                "for a test YubiKey, name its root with --attestation-root FILE; a real one chains to Yubico's roots without"
+                    .to_owned(),
+            ),
+            Self::Card(error) => error.remedy(),
+            Self::Certificate(_) => Some(
+                "nothing was kept; check with the operators that the cluster's trust bundle and signer are yours (touchstone config show NAME)"
+                    .to_owned(),
+            ),
+            Self::ClockSkew { .. } => {
+                Some("set the clock, for example: sudo timedatectl set-ntp true".to_owned())
+            }
+            Self::Config(error) => error.remedy(),
+            Self::Credential(error) => error.remedy(),
+            Self::FactorySecrets { serial, .. } => Some(format!(
+                "touchstone key setup --serial {serial}\n     in a script: touchstone key setup --serial {serial} --new-pin-file FILE --new-puk-file FILE"
+            )),
+            Self::Pin(PinError::Terminal(TerminalError::Missing { instead }))
+            | Self::Terminal(TerminalError::Missing { instead }) => Some(format!("use {instead}")),
+            Self::Pin(PinError::OtpTouch) => {
+                Some("type the PIN without touching the YubiKey".to_owned())
+            }
+            Self::SlotOccupied { .. } => Some(
+                "choose another slot with --slot, or add --overwrite: the key in it is then gone for ever"
+                    .to_owned(),
+            ),
+            Self::Submit(error) => error.remedy(),
+            Self::Claims(_)
+            | Self::File { .. }
+            | Self::Name { .. }
+            | Self::Output(_)
+            | Self::Pin(_)
+            | Self::Random
+            | Self::Terminal(_)
+            | Self::Usage(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_code_table_and_the_code_agree() {
+        let page = include_str!("../../docs/exit-codes.md");
+        let section = page
+            .split("\n## ")
+            .find(|section| section.starts_with("touchstone\n"))
+            .expect("a section for touchstone");
+        let rows: Vec<&str> = section
+            .lines()
+            .filter(|line| line.starts_with("| "))
+            .skip(2)
+            .collect();
+        let expected: Vec<String> = Exit::ALL
+            .iter()
+            .map(|exit| format!("| {} | {} |", exit.code(), exit.meaning()))
+            .collect();
+        assert_eq!(rows, expected);
+    }
+
+    #[test]
+    fn no_two_endings_share_a_code() {
+        let mut codes: Vec<u8> = Exit::ALL.iter().map(|exit| exit.code()).collect();
+        codes.dedup();
+        assert_eq!(codes.len(), Exit::ALL.len());
+        assert!(codes.is_sorted());
+    }
+
+    #[test]
+    fn factory_secrets_are_named_with_the_command_that_changes_them() {
+        let error = Error::FactorySecrets {
+            serial: 7,
+            which: vec!["PIN", "management key"],
+        };
+        assert!(
+            error
+                .to_string()
+                .contains("PIN and the management key of YubiKey 7 are still")
+        );
+        assert!(
+            error
+                .remedy()
+                .unwrap()
+                .contains("touchstone key setup --serial 7")
+        );
+    }
+}

@@ -1,0 +1,423 @@
+//! The request as a CertificateSigningRequest: submitted, watched, judged.
+
+use crate::{
+    api::{ApiError, Connection},
+    error::Error,
+    output::printable,
+};
+use futures::{StreamExt as _, TryStreamExt as _};
+use k8s_openapi::{
+    ByteString,
+    api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestSpec},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::{
+    Api,
+    api::{PostParams, WatchEvent, WatchParams},
+};
+use std::{pin::pin, time::Duration};
+use tokio::time::Instant;
+use touchstone_common::{name::UserName, ttl::Ttl};
+
+/// How often the request is read when it cannot be watched.
+const POLL_EVERY: Duration = Duration::from_secs(2);
+/// How long one watch lasts before it is opened again.
+const WATCH_FOR: u32 = 290;
+
+/// How a request ended, other than with a certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// Denied.
+    #[error("request {name} was denied: {why}")]
+    Denied {
+        /// Its name.
+        name: String,
+        /// The signer's words.
+        why: String,
+    },
+    /// The signer failed.
+    #[error("request {name} was approved, but the signer failed: {why}")]
+    Failed {
+        /// Its name.
+        name: String,
+        /// The signer's words.
+        why: String,
+    },
+    /// Deleted, or made again by someone.
+    #[error("request {name} is gone: it was deleted before it was answered")]
+    Gone {
+        /// Its name.
+        name: String,
+    },
+    /// The server's answer lacks what every object has.
+    #[error("the API server answered without {what}")]
+    Other {
+        /// What is missing.
+        what: &'static str,
+    },
+    /// No decision yet.
+    #[error("request {name} still waits for a decision after {} s", .waited.as_secs())]
+    Waiting {
+        /// Its name.
+        name: String,
+        /// The cluster, to resume with.
+        cluster: String,
+        /// For how long.
+        waited: Duration,
+    },
+}
+
+impl SubmitError {
+    /// What the user can do.
+    #[must_use]
+    pub fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Denied { .. } => Some(
+                "read the reason: ask for less or give what it misses, or propose a change of the policy"
+                    .to_owned(),
+            ),
+            Self::Failed { .. } => Some("tell the operators of the signer".to_owned()),
+            Self::Gone { .. } => Some("log in again".to_owned()),
+            Self::Other { .. } => None,
+            Self::Waiting { cluster, .. } => Some(format!(
+                "have it approved, then: touchstone login --cluster {cluster} --resume"
+            )),
+        }
+    }
+}
+
+/// A request on the server.
+#[derive(Clone, Debug)]
+pub struct Submitted {
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// The version to watch from.
+    pub version: String,
+}
+
+/// Submits a request.
+///
+/// # Errors
+/// When the server cannot be reached or refuses it.
+pub async fn create(
+    connection: &Connection,
+    signer_name: &str,
+    user: &UserName,
+    ttl: Ttl,
+    csr_pem: String,
+) -> Result<Submitted, Error> {
+    let request = CertificateSigningRequest {
+        metadata: ObjectMeta {
+            generate_name: Some(generate_name(user)),
+            ..ObjectMeta::default()
+        },
+        spec: CertificateSigningRequestSpec {
+            expiration_seconds: i32::try_from(ttl.as_secs()).ok(),
+            request: ByteString(csr_pem.into_bytes()),
+            signer_name: signer_name.to_owned(),
+            usages: Some(vec!["client auth".to_owned()]),
+            ..CertificateSigningRequestSpec::default()
+        },
+        status: None,
+    };
+    let api: Api<CertificateSigningRequest> = Api::all(connection.client());
+    let created = connection
+        .within(api.create(&PostParams::default(), &request))
+        .await?;
+    let missing = |what| SubmitError::Other { what };
+    Ok(Submitted {
+        name: created.metadata.name.ok_or_else(|| missing("a name"))?,
+        uid: created.metadata.uid.ok_or_else(|| missing("a UID"))?,
+        version: created.metadata.resource_version.unwrap_or_default(),
+    })
+}
+
+/// `touchstone-<user>-`, as an object's name may be (RFC 1123 subdomain).
+fn generate_name(user: &UserName) -> String {
+    let mut name = "touchstone-".to_owned();
+    for c in user.as_str().to_ascii_lowercase().chars().take(40) {
+        if c.is_ascii_alphanumeric() {
+            name.push(c);
+        } else if !name.ends_with('-') {
+            name.push('-');
+        }
+    }
+    if !name.ends_with('-') {
+        name.push('-');
+    }
+    name
+}
+
+/// What a request's status says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Approved, not signed yet.
+    Approved(String),
+    /// Denied, and why.
+    Denied(String),
+    /// The signer failed, and why.
+    Failed(String),
+    /// Signed: the chain, PEM.
+    Issued(Vec<u8>),
+    /// Not decided.
+    Undecided,
+}
+
+/// Reads a request's status. A denial counts whatever stands beside it.
+#[must_use]
+pub fn state(request: &CertificateSigningRequest) -> State {
+    let Some(status) = &request.status else {
+        return State::Undecided;
+    };
+    let condition = |kind: &str| {
+        status
+            .conditions
+            .iter()
+            .flatten()
+            .find(|condition| condition.type_ == kind && condition.status != "False")
+            .map(|condition| {
+                let reason = condition.reason.as_deref().unwrap_or_default();
+                let message = condition.message.as_deref().unwrap_or_default();
+                printable(match (reason, message) {
+                    ("", "") => "no reason was given",
+                    (reason, "") => reason,
+                    (_, message) => message,
+                })
+            })
+    };
+    if let Some(why) = condition("Denied") {
+        return State::Denied(why);
+    }
+    if let Some(why) = condition("Failed") {
+        return State::Failed(why);
+    }
+    match (&status.certificate, condition("Approved")) {
+        (Some(ByteString(chain)), _) if !chain.is_empty() => State::Issued(chain.clone()),
+        (_, Some(why)) => State::Approved(why),
+        (_, None) => State::Undecided,
+    }
+}
+
+/// Waits until a request is answered: the chain, PEM.
+///
+/// # Errors
+/// When it is denied, fails, is deleted, or `timeout` passes.
+pub async fn wait(
+    connection: &Connection,
+    cluster: &str,
+    submitted: &Submitted,
+    timeout: Duration,
+    progress: &dyn Fn(&str),
+) -> Result<Vec<u8>, Error> {
+    let mut watching = Watching {
+        api: Api::all(connection.client()),
+        connection,
+        submitted,
+        announced: State::Undecided,
+        progress,
+    };
+    let started = Instant::now();
+    match tokio::time::timeout_at(started + timeout, watching.until_answered()).await {
+        Ok(result) => result,
+        Err(_) => Err(SubmitError::Waiting {
+            name: submitted.name.clone(),
+            cluster: cluster.to_owned(),
+            waited: timeout,
+        }
+        .into()),
+    }
+}
+
+struct Watching<'a> {
+    api: Api<CertificateSigningRequest>,
+    connection: &'a Connection,
+    submitted: &'a Submitted,
+    announced: State,
+    progress: &'a dyn Fn(&str),
+}
+
+impl Watching<'_> {
+    async fn until_answered(&mut self) -> Result<Vec<u8>, Error> {
+        let mut version = self.submitted.version.clone();
+        let mut may_watch = true;
+        loop {
+            if may_watch && !version.is_empty() {
+                match self.watch(&version).await? {
+                    Watched::Answered(chain) => return Ok(chain),
+                    Watched::Ended => {}
+                    Watched::Forbidden => may_watch = false,
+                }
+            }
+            // The watch ended or was never possible: read what is there now.
+            let request = match self
+                .connection
+                .within(self.api.get(&self.submitted.name))
+                .await
+            {
+                Ok(request) => request,
+                Err(ApiError::Refused {
+                    code: Some(404), ..
+                }) => return Err(self.gone()),
+                Err(error) => return Err(error.into()),
+            };
+            if let Some(chain) = self.judge(&request)? {
+                return Ok(chain);
+            }
+            version = request.metadata.resource_version.unwrap_or_default();
+            if !may_watch || version.is_empty() {
+                tokio::time::sleep(POLL_EVERY).await;
+            }
+        }
+    }
+
+    async fn watch(&mut self, version: &str) -> Result<Watched, Error> {
+        let parameters = WatchParams::default()
+            .fields(&format!("metadata.name={}", self.submitted.name))
+            .timeout(WATCH_FOR);
+        let events = match self
+            .connection
+            .within(self.api.watch(&parameters, version))
+            .await
+        {
+            Ok(events) => events,
+            Err(ApiError::Refused {
+                code: Some(401 | 403 | 405),
+                ..
+            }) => return Ok(Watched::Forbidden),
+            // Too old a version: read and begin anew.
+            Err(ApiError::Refused {
+                code: Some(410), ..
+            }) => return Ok(Watched::Ended),
+            Err(error) => return Err(error.into()),
+        };
+        let mut events = pin!(events.into_stream());
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(WatchEvent::Added(request) | WatchEvent::Modified(request)) => {
+                    if let Some(chain) = self.judge(&request)? {
+                        return Ok(Watched::Answered(chain));
+                    }
+                }
+                Ok(WatchEvent::Deleted(_)) => return Err(self.gone()),
+                Ok(WatchEvent::Bookmark(_)) => {}
+                // The next read tells whether the server is there.
+                Ok(WatchEvent::Error(_)) | Err(_) => break,
+            }
+        }
+        // Never a busy loop, whatever the server does.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        Ok(Watched::Ended)
+    }
+
+    fn judge(&mut self, request: &CertificateSigningRequest) -> Result<Option<Vec<u8>>, Error> {
+        if request.metadata.uid.as_deref() != Some(&self.submitted.uid) {
+            return Err(self.gone());
+        }
+        let name = || self.submitted.name.clone();
+        let state = state(request);
+        match &state {
+            State::Denied(why) => {
+                return Err(SubmitError::Denied {
+                    name: name(),
+                    why: why.clone(),
+                }
+                .into());
+            }
+            State::Failed(why) => {
+                return Err(SubmitError::Failed {
+                    name: name(),
+                    why: why.clone(),
+                }
+                .into());
+            }
+            State::Issued(chain) => return Ok(Some(chain.clone())),
+            State::Approved(why) if state != self.announced => {
+                (self.progress)(&format!("Approved: {why}. Waiting for the signature."));
+            }
+            State::Approved(_) | State::Undecided => {}
+        }
+        self.announced = state;
+        Ok(None)
+    }
+
+    fn gone(&self) -> Error {
+        SubmitError::Gone {
+            name: self.submitted.name.clone(),
+        }
+        .into()
+    }
+}
+
+enum Watched {
+    Answered(Vec<u8>),
+    Ended,
+    Forbidden,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn request(status: &serde_json::Value) -> CertificateSigningRequest {
+        serde_json::from_value(json!({
+            "metadata": { "name": "touchstone-alice-x", "uid": "u" },
+            "spec": { "request": "", "signerName": "touchstone.dev/client" },
+            "status": status,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_denial_counts_even_beside_a_certificate() {
+        let status = json!({
+            "certificate": "QQ==",
+            "conditions": [
+                { "type": "Approved", "status": "True" },
+                { "type": "Denied", "status": "True", "reason": "PolicyDenied", "message": "no rule grants admin" },
+            ],
+        });
+        assert_eq!(
+            state(&request(&status)),
+            State::Denied("no rule grants admin".to_owned())
+        );
+    }
+
+    #[test]
+    fn an_approval_without_certificate_is_still_waiting() {
+        let status = json!({ "conditions": [{ "type": "Approved", "status": "True", "reason": "Rule", "message": "payments on call" }] });
+        assert_eq!(
+            state(&request(&status)),
+            State::Approved("payments on call".to_owned())
+        );
+        assert_eq!(state(&request(&json!({}))), State::Undecided);
+    }
+
+    #[test]
+    fn a_certificate_is_the_end() {
+        assert_eq!(
+            state(&request(&json!({ "certificate": "QQ==" }))),
+            State::Issued(b"A".to_vec())
+        );
+    }
+
+    #[test]
+    fn a_failure_is_told_from_a_denial() {
+        let status = json!({ "conditions": [{ "type": "Failed", "status": "True", "message": "CA ended" }] });
+        assert_eq!(
+            state(&request(&status)),
+            State::Failed("CA ended".to_owned())
+        );
+    }
+
+    #[test]
+    fn the_signers_words_cannot_drive_the_terminal() {
+        let status = json!({ "conditions": [{ "type": "Denied", "status": "True", "message": "\u{1b}[31mred" }] });
+        assert_eq!(
+            state(&request(&status)),
+            State::Denied("?[31mred".to_owned())
+        );
+    }
+}

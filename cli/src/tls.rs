@@ -1,0 +1,280 @@
+//! TLS whose client signature is made by the YubiKey.
+
+use crate::{
+    api::{self, ApiError},
+    card::{
+        CardError,
+        signer::{CardKey, Scheme},
+    },
+    config::Reach,
+    error::Error,
+};
+use http::Uri;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use kube::{Client, client::Body};
+use rustls::{
+    ClientConfig, RootCertStore, SignatureAlgorithm, SignatureScheme,
+    client::ResolvesClientCert,
+    sign::{CertifiedKey, Signer, SigningKey},
+};
+use rustls_pki_types::{CertificateDer, ServerName};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use touchstone_common::key::KeyAlgorithm;
+
+/// Where a card's failure is left for who asked for the handshake: rustls passes on only text.
+type Failure = Arc<Mutex<Option<CardError>>>;
+
+/// A certificate chain and the card's key that goes with it.
+#[derive(Debug)]
+pub struct Identity {
+    certified: Arc<CertifiedKey>,
+    failure: Failure,
+}
+
+impl Identity {
+    /// The chain (PEM, leaf first) with its key.
+    ///
+    /// # Errors
+    /// When the chain is not PEM.
+    pub fn new(key: CardKey, chain_pem: &str) -> Result<Self, ApiError> {
+        let chain = pem::parse_many(chain_pem)
+            .map_err(|error| ApiError::Config(format!("the kept certificate: {error}")))?
+            .into_iter()
+            .map(|block| CertificateDer::from(block.into_contents()))
+            .collect();
+        let failure = Failure::default();
+        let key = TlsKey {
+            key,
+            failure: Arc::clone(&failure),
+        };
+        Ok(Self {
+            certified: Arc::new(CertifiedKey::new(chain, Arc::new(key))),
+            failure,
+        })
+    }
+}
+
+impl ResolvesClientCert for Identity {
+    fn resolve(
+        &self,
+        _root_hint_subjects: &[&[u8]],
+        offered: &[SignatureScheme],
+    ) -> Option<Arc<CertifiedKey>> {
+        self.certified
+            .key
+            .choose_scheme(offered)
+            .map(|_| Arc::clone(&self.certified))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+#[derive(Debug)]
+struct TlsKey {
+    key: CardKey,
+    failure: Failure,
+}
+
+impl TlsKey {
+    fn schemes(&self) -> &'static [SignatureScheme] {
+        match self.key.public_key().algorithm() {
+            KeyAlgorithm::Ed25519 => &[SignatureScheme::ED25519],
+            KeyAlgorithm::P256 => &[SignatureScheme::ECDSA_NISTP256_SHA256],
+            KeyAlgorithm::P384 => &[SignatureScheme::ECDSA_NISTP384_SHA384],
+            // TLS 1.3 knows only the first; TLS 1.2 servers may know only the second.
+            KeyAlgorithm::Rsa { .. } => &[
+                SignatureScheme::RSA_PSS_SHA256,
+                SignatureScheme::RSA_PKCS1_SHA256,
+            ],
+        }
+    }
+}
+
+impl SigningKey for TlsKey {
+    fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
+        let scheme = *self
+            .schemes()
+            .iter()
+            .find(|scheme| offered.contains(scheme))?;
+        Some(Box::new(TlsSigner {
+            key: self.key.clone(),
+            failure: Arc::clone(&self.failure),
+            scheme,
+        }))
+    }
+
+    fn algorithm(&self) -> SignatureAlgorithm {
+        match self.key.public_key().algorithm() {
+            KeyAlgorithm::Ed25519 => SignatureAlgorithm::ED25519,
+            KeyAlgorithm::P256 | KeyAlgorithm::P384 => SignatureAlgorithm::ECDSA,
+            KeyAlgorithm::Rsa { .. } => SignatureAlgorithm::RSA,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct TlsSigner {
+    key: CardKey,
+    failure: Failure,
+    scheme: SignatureScheme,
+}
+
+impl Signer for TlsSigner {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
+        let scheme = if self.scheme == SignatureScheme::RSA_PSS_SHA256 {
+            Scheme::RsaPss
+        } else {
+            Scheme::Certificate
+        };
+        self.key.sign_with(scheme, message).map_err(|error| {
+            let text = error.to_string();
+            *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            rustls::Error::General(text)
+        })
+    }
+
+    fn scheme(&self) -> SignatureScheme {
+        self.scheme
+    }
+}
+
+/// A client of one API server that authenticates with the card.
+pub struct Connector {
+    client: Client,
+    server: String,
+    failure: Failure,
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connector")
+            .field("server", &self.server)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Connector {
+    /// Prepares a client; nothing is sent yet, and the card signs when the first request is.
+    ///
+    /// # Errors
+    /// When the CA or the kubeconfig cannot be used.
+    pub async fn new(reach: &Reach, identity: Arc<Identity>) -> Result<Self, ApiError> {
+        let configuration = api::configuration(reach).await?;
+        let server = api::server_of(&configuration);
+        let mut roots = RootCertStore::empty();
+        for der in configuration.root_cert.into_iter().flatten() {
+            roots
+                .add(CertificateDer::from(der))
+                .map_err(|error| ApiError::Config(format!("the server's CA: {error}")))?;
+        }
+        if roots.is_empty() {
+            return Err(ApiError::Config(
+                "no CA is configured for the server".to_owned(),
+            ));
+        }
+        let host = configuration
+            .cluster_url
+            .host()
+            .unwrap_or_default()
+            .trim_matches(['[', ']'])
+            .to_owned();
+        let port = configuration.cluster_url.port_u16().unwrap_or(443);
+        let name = configuration
+            .tls_server_name
+            .unwrap_or_else(|| host.clone());
+        let name = ServerName::try_from(name)
+            .map_err(|_| ApiError::Config(format!("{server} has no name to verify")))?;
+
+        let failure = Arc::clone(&identity.failure);
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut tls = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| ApiError::Config(error.to_string()))?
+            .with_root_certificates(roots)
+            .with_client_cert_resolver(identity);
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        // A resumed session would not be signed by the card.
+        tls.resumption = rustls::client::Resumption::disabled();
+        let connector = TlsConnector::from(Arc::new(tls));
+
+        let authority = host_header(&configuration.cluster_url);
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let connector = connector.clone();
+            let (host, name, authority) = (host.clone(), name.clone(), authority.clone());
+            async move { send(connector, &host, port, name, &authority, request).await }
+        });
+        Ok(Self {
+            client: Client::new(service, "default"),
+            server,
+            failure,
+        })
+    }
+
+    /// The client.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// URL of the server.
+    #[must_use]
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// An answer, or why there is none: the card's failure before the connection's.
+    ///
+    /// # Errors
+    /// When the card does not sign or the server does not answer.
+    pub async fn answer<T>(
+        &self,
+        work: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, Error> {
+        work.await.map_err(|error| {
+            let failure = self
+                .failure
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
+            match failure {
+                Some(failure) => failure.into(),
+                None => api::translate(&self.server, error).into(),
+            }
+        })
+    }
+}
+
+fn host_header(url: &Uri) -> String {
+    url.authority()
+        .map(|authority| authority.as_str())
+        .unwrap_or_default()
+        .to_owned()
+}
+
+async fn send(
+    connector: TlsConnector,
+    host: &str,
+    port: u16,
+    name: ServerName<'static>,
+    authority: &str,
+    mut request: http::Request<Body>,
+) -> Result<http::Response<hyper::body::Incoming>, tower::BoxError> {
+    let stream =
+        tokio::time::timeout(api::ANSWER_WITHIN, TcpStream::connect((host, port))).await??;
+    stream.set_nodelay(true)?;
+    // No limit on the handshake: it waits for a touch, which has its own.
+    let stream = connector.connect(name, stream).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let value = http::HeaderValue::from_str(authority)?;
+    request.headers_mut().insert(http::header::HOST, value);
+    Ok(tokio::time::timeout(api::ANSWER_WITHIN, sender.send_request(request)).await??)
+}
