@@ -655,12 +655,10 @@ fn nothing_found() -> CardError {
         .flatten()
         .filter_map(|device| fs::read_to_string(device.path().join("idVendor")).ok())
         .any(|vendor| vendor.trim() == "1050");
-    if on_the_bus {
-        if let holder @ Some(_) = holder() {
-            return CardError::Busy { holder };
-        }
+    match holder() {
+        Some(name) if on_the_bus => CardError::Busy { holder: Some(name) },
+        Some(_) | None => CardError::NoCard,
     }
-    CardError::NoCard
 }
 
 /// The first running program that is known to take YubiKeys for itself.

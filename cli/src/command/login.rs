@@ -217,9 +217,7 @@ fn asked_before(pending: &Pending) -> Option<Asked> {
         user: UserName::parse(&pending.user).ok()?,
         groups: groups(&pending.groups).ok()?,
         ttl: Ttl::from_secs(pending.ttl_seconds.into()).ok()?,
-        slot: u8::from_str_radix(&pending.slot, 16)
-            .ok()
-            .and_then(Slot::new)?,
+        slot: pending.slot.parse::<Slot>().ok()?,
         yubikey: pending.yubikey,
         public_key: hex::decode(&pending.spki)
             .ok()

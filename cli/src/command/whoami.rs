@@ -43,10 +43,10 @@ pub(super) fn run(args: &Whoami, output: Output) -> Result<(), Error> {
         .into());
     }
     let cluster = Config::load()?.cluster(&credential.cluster)?;
-    let slot = u8::from_str_radix(&credential.slot, 16)
-        .ok()
-        .and_then(Slot::new)
-        .ok_or(CardError::Malformed("the slot of the kept certificate"))?;
+    let slot = credential
+        .slot
+        .parse::<Slot>()
+        .map_err(|_| CardError::Malformed("the slot of the kept certificate"))?;
 
     let card = open(Some(credential.yubikey))?;
     let (key, public_key, pin) = {

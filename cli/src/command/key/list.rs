@@ -11,10 +11,7 @@ use crate::{
 };
 use jiff::{Timestamp, tz::TimeZone};
 use serde::Serialize;
-use touchstone_common::{
-    attestation::{PinPolicy, TouchPolicy},
-    key::PublicKey,
-};
+use touchstone_common::key::PublicKey;
 use x509_cert::der::Decode as _;
 
 /// A YubiKey and its keys, as `--output json` has it.
@@ -33,8 +30,8 @@ struct ListedCard {
 struct ListedKey {
     slot: String,
     algorithm: Option<String>,
-    pin_policy: Option<&'static str>,
-    touch_policy: Option<&'static str>,
+    pin_policy: Option<String>,
+    touch_policy: Option<String>,
     #[serde(skip)]
     words: (&'static str, &'static str),
     origin: Option<&'static str>,
@@ -103,20 +100,10 @@ fn listed_key(slot: KeySlot, key: Option<&SlotKey>, certificate: Option<&[u8]>) 
         algorithm: key.map(|key| key.algorithm.to_string()),
         pin_policy: key
             .and_then(|key| key.pin_policy)
-            .map(|policy| match policy {
-                PinPolicy::Always => "always",
-                PinPolicy::MatchAlways => "matchAlways",
-                PinPolicy::MatchOnce => "matchOnce",
-                PinPolicy::Never => "never",
-                PinPolicy::Once => "once",
-            }),
+            .map(|policy| policy.to_string()),
         touch_policy: key
             .and_then(|key| key.touch_policy)
-            .map(|policy| match policy {
-                TouchPolicy::Always => "always",
-                TouchPolicy::Cached => "cached",
-                TouchPolicy::Never => "never",
-            }),
+            .map(|policy| policy.to_string()),
         words: (
             pin_policy_in_words(key.and_then(|key| key.pin_policy)),
             touch_policy_in_words(key.and_then(|key| key.touch_policy)),
@@ -256,6 +243,7 @@ fn text(card: &ListedCard) -> String {
 mod tests {
     use super::*;
     use crate::card::Algorithm;
+    use touchstone_common::attestation::{PinPolicy, TouchPolicy};
 
     #[test]
     fn a_key_without_certificate_is_listed_all_the_same() {
