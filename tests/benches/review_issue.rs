@@ -1,0 +1,189 @@
+//! What one request costs the signer in process, beside the bare crypto that it cannot do without: one verification of
+//! the request's signature and one signature on the certificate, by the same library.
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use jiff::Timestamp;
+use std::{fmt::Write as _, hint::black_box, num::NonZeroUsize, sync::Arc};
+use touchstone_common::{
+    attestation::Roots,
+    certificate::SerialNumber,
+    key::{KeyAlgorithm, SigningKey, SoftwareKey},
+    policy::Policy,
+};
+use touchstone_signer::{
+    ca::{Authority, bootstrap},
+    data_dir::DataDir,
+    issue,
+    review::{EvidenceCache, Intent, Review, Snapshot, Submission, review},
+};
+use touchstone_tests::card_key::CardKey;
+
+const USER: &str = "alice@example.com";
+const GROUP: &str = "jit:oncall:payments";
+
+/// A policy with so many users and rules, of which the last rule grants what is asked.
+fn policy(serial: u32, users: u32, rules: u32) -> Policy {
+    let mut text =
+        String::from("apiVersion: touchstone.dev/v1\nkind: Policy\ncluster: demo\nusers:\n");
+    for user in 1..users {
+        let _ = writeln!(
+            text,
+            "  - {{ name: user{user}@example.com, teams: [team{}], keys: [ {{ serial: {user} }} ] }}",
+            user % 50
+        );
+    }
+    let _ = writeln!(
+        text,
+        "  - {{ name: {USER}, teams: [payments], keys: [ {{ serial: {serial} }} ] }}\nrules:"
+    );
+    for rule in 1..rules {
+        let _ = writeln!(
+            text,
+            "  - {{ name: rule {rule}, who: {{ teams: [team{}] }}, groups: [\"jit:team{rule}:*\"], maxTTL: 30m, decision: auto }}",
+            rule % 50
+        );
+    }
+    let _ = writeln!(
+        text,
+        "  - {{ name: payments, who: {{ teams: [payments] }}, groups: [\"jit:oncall:payments*\"], maxTTL: 30m, reason: {{ pattern: \"^INC-[0-9]+ \", minLength: 12 }}, decision: auto }}"
+    );
+    Policy::parse("policy.yaml", text.as_bytes()).expect("the policy loads")
+}
+
+struct Bench {
+    key: CardKey,
+    pem: String,
+    now: Timestamp,
+    authority: Authority,
+    usages: Vec<String>,
+    _dir: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let now = Timestamp::now();
+        let key = CardKey::generate(12_345_678);
+        let pem = key.request("demo", USER, GROUP, [7; 32], now);
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let data = DataDir::open(&dir.path().join("data")).expect("a data directory");
+        let authority = bootstrap::open(&data, now).expect("a CA");
+        Self {
+            key,
+            pem,
+            now,
+            authority,
+            usages: vec!["client auth".into()],
+            _dir: dir,
+        }
+    }
+
+    fn snapshot(&self, users: u32, rules: u32) -> Snapshot {
+        let roots = Roots::yubico()
+            .with_test_root(self.key.attestation_root().as_bytes())
+            .expect("a root");
+        Snapshot {
+            policy: policy(12_345_678, users, rules),
+            roots: Arc::new(roots),
+        }
+    }
+
+    fn review(&self, snapshot: &Snapshot, cache: &EvidenceCache) -> Intent {
+        let submission = Submission {
+            uid: "0b5b5a3e-9f8c-4d55-8a6f-5f1f5e0a9c11",
+            signer_name: "touchstone.dev/client",
+            username: USER,
+            groups: &[],
+            request: self.pem.as_bytes(),
+            expiration_seconds: Some(1800),
+            usages: &self.usages,
+            created_at: None,
+        };
+        match review(&submission, snapshot, cache, self.now).expect("it can be judged") {
+            Review::Approve(intent) => intent,
+            other => panic!("the request must be approved: {other:?}"),
+        }
+    }
+
+    fn issue(&self, intent: &Intent) -> String {
+        let prepared = issue::prepare(
+            intent,
+            self.authority.issuing(),
+            self.now,
+            SerialNumber::from_random([7; 16]),
+        )
+        .expect("it can be built");
+        black_box(prepared.tbs_sha256());
+        prepared
+            .sign(self.authority.issuing())
+            .expect("it is signed")
+            .chain_pem
+    }
+}
+
+fn new_cache() -> EvidenceCache {
+    EvidenceCache::new(NonZeroUsize::new(1024).expect("not zero"))
+}
+
+fn request(criterion: &mut Criterion) {
+    let bench = Bench::new();
+    let snapshot = bench.snapshot(10, 10);
+    let mut group = criterion.benchmark_group("one request");
+
+    let signer = SoftwareKey::generate(KeyAlgorithm::P256).expect("a key");
+    let message = [7_u8; 1500];
+    let signature = signer.sign(&message).expect("a signature");
+    group.bench_function("bare crypto: verify and sign P-256", |b| {
+        b.iter(|| {
+            let public = signer.public_key();
+            public
+                .verify(
+                    public.signature_algorithm(),
+                    black_box(&message),
+                    &signature,
+                )
+                .expect("it verifies");
+            signer.sign(black_box(&message)).expect("it signs")
+        });
+    });
+    let cache = new_cache();
+    bench.review(&snapshot, &cache);
+    group.bench_function("review and issue, key seen before", |b| {
+        b.iter(|| bench.issue(&bench.review(&snapshot, &cache)));
+    });
+    group.bench_function("review and issue, key never seen", |b| {
+        b.iter(|| bench.issue(&bench.review(&snapshot, &new_cache())));
+    });
+    let intent = bench.review(&snapshot, &cache);
+    group.bench_function("review alone, key seen before", |b| {
+        b.iter(|| bench.review(&snapshot, &cache))
+    });
+    group.bench_function("issue alone", |b| b.iter(|| bench.issue(&intent)));
+    group.finish();
+}
+
+fn growth(criterion: &mut Criterion) {
+    let bench = Bench::new();
+    let mut group = criterion.benchmark_group("review by size of the policy");
+    for (users, rules) in [
+        (10, 10),
+        (1_000, 10),
+        (10, 200),
+        (1_000, 200),
+        (10_000, 200),
+    ] {
+        let snapshot = bench.snapshot(users, rules);
+        let cache = new_cache();
+        let size = BenchmarkId::from_parameter(format!("{users} users, {rules} rules"));
+        group.bench_with_input(size, &snapshot, |b, snapshot| {
+            b.iter(|| bench.review(snapshot, &cache))
+        });
+    }
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(50).measurement_time(std::time::Duration::from_secs(3));
+    targets = request, growth
+}
+criterion_main!(benches);
