@@ -3,5 +3,6 @@
 pub mod card_key;
 pub mod child;
 pub mod cluster;
+pub mod engineer;
 pub mod pcscd;
 pub mod yubikey;
