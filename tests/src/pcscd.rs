@@ -77,7 +77,6 @@ impl Pcscd {
     /// # Panics
     /// When pcscd or its driver is missing, or does not come up: no test goes on without it.
     #[must_use]
-    #[expect(clippy::panic, reason = "no test goes on without its pcscd")]
     pub fn start() -> Self {
         match Self::start_at(None) {
             Ok(pcscd) => pcscd,
@@ -315,7 +314,6 @@ impl VirtualYubiKey {
     /// # Panics
     /// When its memory can't be read or pcscd does not see it: no test goes on without its card.
     #[must_use]
-    #[expect(clippy::panic, reason = "no test goes on without its card")]
     pub fn start(pcscd: &Pcscd, options: &Options) -> Self {
         let (file, state) = match &options.state {
             None => (None, State::factory(options.serial, options.firmware)),
@@ -343,10 +341,6 @@ impl VirtualYubiKey {
     ///
     /// # Panics
     /// When the line is no command, or can't be obeyed.
-    #[expect(
-        clippy::panic,
-        reason = "a test that says nonsense to its card is wrong"
-    )]
     pub fn control(&self, line: &str) -> String {
         match line
             .parse()

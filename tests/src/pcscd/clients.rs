@@ -10,7 +10,6 @@ use std::process::Command;
 ///
 /// # Panics
 /// When the child fails; its output is in the message.
-#[expect(clippy::panic, reason = "this is the failure of a test")]
 pub fn in_child<T>(test: &str, equip: impl FnOnce() -> (Pcscd, T), body: impl FnOnce()) {
     if env::var_os(MARK).is_some() {
         return body();

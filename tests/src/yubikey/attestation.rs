@@ -156,7 +156,6 @@ struct Certificate<'a> {
 }
 
 impl Certificate<'_> {
-    #[expect(clippy::expect_used, reason = "P-256 signs any digest of 32 bytes")]
     fn sign(&self, key: &PrivateKey) -> Vec<u8> {
         let tbs = to_be_signed(
             &name(self.issuer),

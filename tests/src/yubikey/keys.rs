@@ -82,10 +82,6 @@ impl fmt::Debug for PrivateKey {
 impl PrivateKey {
     /// Makes a key.
     #[must_use]
-    #[expect(
-        clippy::expect_used,
-        reason = "a machine without randomness can't run tests, and the libraries accept what they made"
-    )]
     pub fn generate(algorithm: Algorithm) -> Self {
         use aws_lc_rs::rsa::KeySize;
         match algorithm {
@@ -181,7 +177,6 @@ impl PrivateKey {
 
     /// The public point of a curve, raw or uncompressed; for RSA the modulus.
     #[must_use]
-    #[expect(clippy::expect_used, reason = "any 32 bytes are an X25519 private key")]
     pub fn public_point(&self) -> Vec<u8> {
         match self {
             Self::Ed25519(key) => key.verifying_key().to_bytes().to_vec(),
@@ -248,10 +243,6 @@ impl PrivateKey {
 }
 
 /// Random bytes.
-#[expect(
-    clippy::expect_used,
-    reason = "a machine without randomness can't run tests"
-)]
 pub(super) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).expect("the system gives randomness");
@@ -270,10 +261,6 @@ fn until_valid(algorithm: Algorithm, length: usize) -> PrivateKey {
     }
 }
 
-#[expect(
-    clippy::expect_used,
-    reason = "the one library reads the PKCS#8 that the other wrote"
-)]
 fn generate_rsa(size: aws_lc_rs::rsa::KeySize) -> PrivateKey {
     let pair = aws_lc_rs::rsa::KeyPair::generate(size).expect("the system gives randomness");
     let der: aws_lc_rs::encoding::Pkcs8V1Der<'_> =
@@ -314,7 +301,6 @@ struct Stored {
 }
 
 impl From<PrivateKey> for Stored {
-    #[expect(clippy::expect_used, reason = "an RSA key in memory can be written")]
     fn from(key: PrivateKey) -> Self {
         let secret = match &key {
             PrivateKey::Ed25519(key) => key.to_bytes().to_vec(),
