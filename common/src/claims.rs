@@ -172,3 +172,127 @@ as_string!(Reason, {
     "description": "Why, in the engineer's words.",
     "maxLength": 512
 });
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::asn1::Fields;
+
+    fn claims() -> Claims {
+        Claims {
+            cluster: ClusterName::parse("prod").unwrap(),
+            ttl: Ttl::MIN,
+            reason: Reason::parse("INC-4211 Zoë's checkout").unwrap(),
+            nonce: [9; 32],
+            issued_at: "2026-05-06T07:08:09Z".parse().unwrap(),
+            read_token_sha256: Some([8; 32]),
+        }
+    }
+
+    /// The encoding with one field replaced.
+    fn with_field(index: usize, field: &[u8]) -> Result<Claims, ClaimsError> {
+        let der = claims().to_der();
+        let mut fields = asn1::only(&der, Tag::Sequence).unwrap();
+        let mut parts = Vec::new();
+        while !fields.is_empty() {
+            let any = fields.any().unwrap();
+            parts.push(asn1::tlv(any.header().tag(), &[any.value()]));
+        }
+        parts[index] = field.to_vec();
+        let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+        Claims::from_der(&asn1::sequence(&parts))
+    }
+
+    #[test]
+    fn claims_are_read_as_they_were_written() {
+        for read_token_sha256 in [None, Some([1; 32])] {
+            for ttl in [Ttl::MIN, Ttl::MAX, Ttl::from_secs(32_768).unwrap()] {
+                let claims = Claims {
+                    read_token_sha256,
+                    ttl,
+                    ..claims()
+                };
+                assert_eq!(Claims::from_der(&claims.to_der()), Ok(claims));
+            }
+        }
+    }
+
+    #[test]
+    fn a_time_is_written_in_whole_seconds_and_never_before_1970() {
+        let at = |time: &str| {
+            let claims = Claims {
+                issued_at: time.parse().unwrap(),
+                ..claims()
+            };
+            Claims::from_der(&claims.to_der())
+                .unwrap()
+                .issued_at
+                .to_string()
+        };
+        assert_eq!(at("2026-05-06T07:08:09.999Z"), "2026-05-06T07:08:09Z");
+        assert_eq!(at("1955-11-05T06:15:00Z"), "1970-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn each_field_is_exactly_what_the_asn1_says() {
+        assert!(with_field(0, &asn1::unsigned(&[1])).is_ok());
+        assert_eq!(
+            with_field(0, &asn1::unsigned(&[2])),
+            Err(ClaimsError::Version(2))
+        );
+        let too_short_a_nonce = asn1::tlv(Tag::OctetString, &[&[9; 31]]);
+        let local_time = asn1::tlv(Tag::GeneralizedTime, &[b"20260506070809"]);
+        let fraction = asn1::tlv(Tag::GeneralizedTime, &[b"20260506070809.5Z"]);
+        let offset = asn1::tlv(Tag::GeneralizedTime, &[b"20260506070809+0100"]);
+        let padded_ttl = asn1::tlv(Tag::Integer, &[&[0, 2, 88]]);
+        let negative_ttl = asn1::tlv(Tag::Integer, &[&[0xff]]);
+        let printable = asn1::tlv(Tag::PrintableString, &[b"prod"]);
+        let not_utf8 = asn1::tlv(Tag::Utf8String, &[&[0xff]]);
+        for (index, field) in [
+            (1, printable.as_slice()),
+            (1, &not_utf8),
+            (1, &asn1::utf8_string("")),
+            (1, &asn1::utf8_string("../prod")),
+            (2, &padded_ttl),
+            (2, &negative_ttl),
+            (2, &asn1::unsigned(&599_u16.to_be_bytes())),
+            (2, &asn1::unsigned(&86_401_u32.to_be_bytes())),
+            (3, &asn1::utf8_string("INC-1 \u{202e}")),
+            (3, &asn1::utf8_string(&"x".repeat(513))),
+            (4, &too_short_a_nonce),
+            (5, &local_time),
+            (5, &fraction),
+            (5, &offset),
+            (6, &too_short_a_nonce),
+            (6, &asn1::tlv(READ_TOKEN, &[&[9; 33]])),
+            (6, &[]),
+        ] {
+            let read = with_field(index, field);
+            let absent = field.is_empty();
+            assert_eq!(read.is_ok(), absent, "field {index}: {field:?}");
+        }
+    }
+
+    #[test]
+    fn a_field_too_many_is_refused() {
+        let der = claims().to_der();
+        let inner = asn1::only(&der, Tag::Sequence).unwrap();
+        inner.finish().unwrap_err();
+        let contents = Fields::new(&der).unwrap().value(Tag::Sequence).unwrap();
+        let longer = asn1::sequence(&[contents, &asn1::unsigned(&[1])]);
+        assert!(Claims::from_der(&longer).is_err());
+        assert!(Claims::from_der(&[der.as_slice(), &[0]].concat()).is_err());
+    }
+
+    #[test]
+    fn a_reason_may_be_empty_but_not_misleading() {
+        assert_eq!(Reason::parse("").unwrap(), Reason::default());
+        assert!(Reason::parse(&"é".repeat(512)).is_ok());
+        for text in [" x", "x ", "a\nb", "a\u{202e}b", "a\u{200b}b", "e\u{301}"] {
+            assert!(
+                matches!(Reason::parse(text), Err(ClaimsError::Reason(_))),
+                "{text:?}"
+            );
+        }
+    }
+}

@@ -90,3 +90,58 @@ impl Evidence {
         key::sha256(&self.to_der())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SLOT: &[u8] = &[0x30, 3, 2, 1, 1];
+    const F9: &[u8] = &[0x30, 3, 2, 1, 2];
+
+    fn bundle(statements: &[&[u8]], certificates: &[&[u8]]) -> Vec<u8> {
+        asn1::sequence(&[&asn1::sequence(statements), &asn1::sequence(certificates)])
+    }
+
+    fn statement(oid: ObjectIdentifier, parts: &[&[u8]]) -> Vec<u8> {
+        asn1::sequence(&[&asn1::oid(oid), &parts.concat()])
+    }
+
+    #[test]
+    fn evidence_is_read_as_it_was_written() {
+        for count in 1..=MAX_INTERMEDIATES {
+            let evidence = Evidence {
+                slot_certificate: SLOT.to_vec(),
+                intermediates: vec![F9.to_vec(); count],
+            };
+            assert_eq!(Evidence::from_der(&evidence.to_der()), Ok(evidence));
+        }
+    }
+
+    #[test]
+    fn nothing_but_one_statement_and_one_to_four_certificates_is_read() {
+        let good = statement(oid::YUBIKEY_PIV_EVIDENCE, &[SLOT]);
+        assert!(Evidence::from_der(&bundle(&[&good], &[F9])).is_ok());
+        let hint = asn1::utf8_string("example.com");
+        for hostile in [
+            bundle(&[], &[F9]),
+            bundle(&[&good, &good], &[F9]),
+            bundle(&[&good], &[]),
+            bundle(&[&good], &[F9; 5]),
+            bundle(&[&good], &[&[5, 0]]),
+            bundle(&[&statement(oid::CLAIMS, &[SLOT])], &[F9]),
+            bundle(&[&statement(oid::YUBIKEY_PIV_EVIDENCE, &[])], &[F9]),
+            bundle(
+                &[&statement(oid::YUBIKEY_PIV_EVIDENCE, &[SLOT, &hint])],
+                &[F9],
+            ),
+            bundle(
+                &[&statement(oid::YUBIKEY_PIV_EVIDENCE, &[SLOT, SLOT])],
+                &[F9],
+            ),
+            [bundle(&[&good], &[F9]), vec![0]].concat(),
+            asn1::sequence(&[&asn1::sequence(&[&good])]),
+        ] {
+            assert!(Evidence::from_der(&hostile).is_err(), "{hostile:02x?}");
+        }
+    }
+}

@@ -12,6 +12,8 @@ use std::fmt;
 pub use software::{SoftwareKey, SoftwareKeyError};
 
 mod software;
+#[cfg(test)]
+mod tests;
 
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 const ECDSA_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
@@ -123,13 +125,14 @@ pub enum SignatureAlgorithm {
     RsaSha256,
 }
 
-/// What the parameters of sha256WithRSAEncryption may be.
+/// Which signatures on a certificate or request are accepted.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RsaParameters {
-    /// NULL, as RFC 4055 section 5 asks.
-    Null,
-    /// NULL or nothing: one of Yubico's intermediates omits it.
-    NullOrAbsent,
+pub(crate) enum Accept {
+    /// What YubiKeys and Yubico's own CAs make, too: one intermediate omits the NULL parameter of RSA, and an f9 key on
+    /// P-384 signs with SHA-256 (<https://docs.yubico.com/hardware/oid/oid-piv-arc.html>).
+    Attestations,
+    /// The one algorithm that fits the key, its identifier exactly as RFC 4055 section 5 and RFC 5758 section 3.2 ask.
+    Fitting,
 }
 
 impl fmt::Display for SignatureAlgorithm {
@@ -145,7 +148,7 @@ impl fmt::Display for SignatureAlgorithm {
 
 impl SignatureAlgorithm {
     /// Reads the contents of an AlgorithmIdentifier.
-    pub(crate) fn read(mut fields: Fields<'_>, rsa: RsaParameters) -> Result<Self, KeyError> {
+    pub(crate) fn read(mut fields: Fields<'_>, accept: Accept) -> Result<Self, KeyError> {
         let (oid, parameters) = read_algorithm(&mut fields)?;
         fields.finish()?;
         let algorithm = match oid {
@@ -157,7 +160,7 @@ impl SignatureAlgorithm {
         };
         let fits = match (algorithm, parameters) {
             (Self::RsaSha256, Some(parameters)) => parameters.is_null(),
-            (Self::RsaSha256, None) => rsa == RsaParameters::NullOrAbsent,
+            (Self::RsaSha256, None) => accept == Accept::Attestations,
             (Self::EcdsaSha256 | Self::EcdsaSha384 | Self::Ed25519, parameters) => {
                 parameters.is_none()
             }
@@ -250,10 +253,15 @@ impl PublicKey {
         sha256(&self.spki_der)
     }
 
+    /// The subjectPublicKey.
+    fn bits(&self) -> &[u8] {
+        self.spki_der.get(self.bits_at..).unwrap_or_default()
+    }
+
     /// The key identifier that certificates carry: the first 160 bits of the SHA-256 of the subjectPublicKey
     /// (RFC 7093 section 2, method 1).
     pub(crate) fn key_identifier(&self) -> [u8; 20] {
-        let hash = sha256(self.spki_der.get(self.bits_at..).unwrap_or_default());
+        let hash = sha256(self.bits());
         let mut identifier = [0; 20];
         for (to, from) in identifier.iter_mut().zip(hash) {
             *to = from;
@@ -269,6 +277,26 @@ impl PublicKey {
             KeyAlgorithm::P256 => SignatureAlgorithm::EcdsaSha256,
             KeyAlgorithm::P384 => SignatureAlgorithm::EcdsaSha384,
             KeyAlgorithm::Rsa { .. } => SignatureAlgorithm::RsaSha256,
+        }
+    }
+
+    /// As [`PublicKey::verify`], for signatures that need not fit the key in all respects.
+    pub(crate) fn verify_accepting(
+        &self,
+        accept: Accept,
+        algorithm: SignatureAlgorithm,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), KeyError> {
+        match (accept, self.algorithm, algorithm) {
+            (Accept::Attestations, KeyAlgorithm::P384, SignatureAlgorithm::EcdsaSha256) => {
+                aws::UnparsedPublicKey::new(&aws::ECDSA_P384_SHA256_ASN1, self.bits())
+                    .verify(message, signature)
+                    .map_err(|_| KeyError::BadSignature)
+            }
+            (Accept::Attestations | Accept::Fitting, _, _) => {
+                self.verify(algorithm, message, signature)
+            }
         }
     }
 

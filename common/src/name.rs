@@ -263,3 +263,148 @@ pub(crate) fn quoted(text: &str) -> String {
     out.push('"');
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(text: &str) -> NameError {
+        GroupName::parse(text).unwrap_err()
+    }
+
+    #[test]
+    fn names_of_real_people_and_groups_are_read() {
+        for text in [
+            "alice@example.com",
+            "oidc:alice@example.com",
+            "jit:oncall:payments",
+            "Zoë Müller",
+            "山田太郎",
+            "Łukasz O'Neill",
+            "a",
+            "systems:x",
+            "system",
+            "my-system:x",
+        ] {
+            assert_eq!(GroupName::parse(text).unwrap().as_str(), text);
+            assert_eq!(UserName::parse(text).unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn every_spelling_of_the_prefix_that_kubernetes_keeps_is_refused() {
+        for text in [
+            "system:masters",
+            "system:",
+            "System:Masters",
+            "SYSTEM:masters",
+            "ｓｙｓｔｅｍ：masters",
+            "system：masters",
+            "system﹕masters",
+            "ſystem:masters",
+            "𝓼𝔂𝓼𝓽𝓮𝓶:masters",
+        ] {
+            assert_eq!(refusal(text), NameError::System, "{text}");
+            assert_eq!(UserName::parse(text), Err(NameError::System), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_has_64_characters_at_most_and_characters_are_not_bytes() {
+        assert!(GroupName::parse(&"ü".repeat(64)).is_ok());
+        assert_eq!(
+            refusal(&"a".repeat(65)),
+            NameError::TooLong {
+                length: 65,
+                most: 64
+            }
+        );
+        assert_eq!(refusal(""), NameError::Empty);
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_refused_and_named_with_its_place() {
+        for (character, kind) in [
+            ('\0', "a control character"),
+            ('\n', "a control character"),
+            ('\u{7f}', "a control character"),
+            ('\u{85}', "a control character"),
+            ('\u{1b}', "a control character"),
+            ('\u{202e}', "a bidirectional control"),
+            ('\u{2066}', "a bidirectional control"),
+            ('\u{200f}', "a bidirectional control"),
+            ('\u{200b}', "an invisible character"),
+            ('\u{200d}', "an invisible character"),
+            ('\u{feff}', "an invisible character"),
+            ('\u{ad}', "an invisible format character"),
+            ('\u{34f}', "an invisible character"),
+            ('\u{3164}', "an invisible character"),
+            ('\u{fe0f}', "an invisible character"),
+            ('\u{e0041}', "an invisible character"),
+            ('\u{e0100}', "an invisible character"),
+            ('\u{2800}', "an invisible character"),
+            ('\u{e000}', "a private-use character"),
+            ('\u{10fffd}', "a private-use character"),
+            ('\u{378}', "an unassigned character"),
+            ('\u{ffff}', "an unassigned character"),
+            ('\u{2028}', "a line separator"),
+            ('\u{a0}', "a space other than U+0020"),
+            ('\u{3000}', "a space other than U+0020"),
+        ] {
+            for (text, position) in [
+                (format!("admin{character}x"), 6),
+                (format!("{character}admin"), 1),
+                (format!("admin{character}"), 6),
+            ] {
+                assert_eq!(
+                    refusal(&text),
+                    NameError::Character {
+                        character,
+                        kind,
+                        position
+                    }
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_shows_the_code_point_and_never_the_character() {
+        assert_eq!(
+            refusal("admin\u{202e}x").to_string(),
+            "has U+202E (a bidirectional control) at character 6"
+        );
+        assert_eq!(quoted("a\u{202e}b\n\"\\"), r#""a\u{202e}b\u{a}\"\\""#);
+        assert_eq!(quoted(&"é".repeat(70)).chars().count(), 64 + 3);
+    }
+
+    #[test]
+    fn spaces_stand_alone_and_inside() {
+        assert!(GroupName::parse("site reliability engineers").is_ok());
+        assert_eq!(refusal(" admin"), NameError::EdgeSpace);
+        assert_eq!(refusal("admin "), NameError::EdgeSpace);
+        assert_eq!(refusal("si te  x"), NameError::DoubledSpace(6));
+    }
+
+    #[test]
+    fn letters_are_composed_and_marks_need_a_letter() {
+        assert!(GroupName::parse("Zo\u{eb}").is_ok());
+        assert_eq!(refusal("Zoe\u{308}"), NameError::NotNfc);
+        assert!(matches!(
+            refusal("\u{308}Zoe"),
+            NameError::Character { position: 1, .. }
+        ));
+        // ANGSTROM SIGN and its letter look alike and are one in NFC.
+        assert_eq!(refusal("\u{212b}"), NameError::NotNfc);
+    }
+
+    #[test]
+    fn a_cluster_is_named_in_plain_ascii() {
+        for text in ["prod", "prod-eu.1", "a", "k8s_test"] {
+            assert_eq!(ClusterName::parse(text).unwrap().as_str(), text);
+        }
+        for text in ["../prod", "prod/", "-prod", "prod.", "prod eu", "pröd", ""] {
+            assert!(ClusterName::parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! PEM as RFC 7468 writes it: labels, base64, nothing inside a block but that.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use zeroize::Zeroizing;
 
 /// Why text is not the PEM that was expected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,9 +36,9 @@ pub(crate) enum Around {
     Text,
 }
 
-/// Writes one block.
+/// Writes one block. No copy of its text stays behind: it may be a private key.
 pub(crate) fn encode(label: &str, der: &[u8]) -> String {
-    let base64 = STANDARD.encode(der);
+    let base64 = Zeroizing::new(STANDARD.encode(der));
     let mut out = String::with_capacity(base64.len() + base64.len() / 64 + 2 * label.len() + 40);
     out.push_str("-----BEGIN ");
     out.push_str(label);
@@ -61,7 +62,8 @@ pub(crate) fn blocks(
     around: Around,
 ) -> Result<Vec<Vec<u8>>, PemError> {
     let mut blocks = Vec::new();
-    let mut open: Option<Vec<u8>> = None;
+    // As large as it can become, so that no outgrown copy of a private key stays behind.
+    let mut open: Option<Zeroizing<Vec<u8>>> = None;
     for (index, line) in pem.split(|byte| *byte == b'\n').enumerate() {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let number = index + 1;
@@ -70,13 +72,13 @@ pub(crate) fn blocks(
                 if !is_boundary(line, b"-----BEGIN ", label) {
                     return Err(PemError::Label(label));
                 }
-                open = Some(Vec::new());
+                open = Some(Zeroizing::new(Vec::with_capacity(pem.len())));
             }
             None if line.is_empty() || around == Around::Text => {}
             None => return Err(PemError::Line(number)),
             Some(base64) if is_boundary(line, b"-----END ", label) => {
                 let der = STANDARD
-                    .decode(&base64)
+                    .decode(base64.as_slice())
                     .map_err(|_| PemError::Line(number))?;
                 blocks.push(der);
                 open = None;

@@ -4,7 +4,7 @@
 use crate::{
     asn1::{self, Fields},
     certificate::Validity,
-    key::{KeyError, PublicKey, RsaParameters, SignatureAlgorithm},
+    key::{Accept, KeyError, PublicKey, SignatureAlgorithm},
 };
 use const_oid::ObjectIdentifier;
 use der::{
@@ -146,9 +146,9 @@ impl<'a> Certificate<'a> {
     }
 
     /// Verifies its signature with its issuer's key.
-    pub(crate) fn verify(&self, issuer: &PublicKey, rsa: RsaParameters) -> Result<(), KeyError> {
-        let algorithm = SignatureAlgorithm::read(Fields::new(self.signature_algorithm)?, rsa)?;
-        issuer.verify(algorithm, self.tbs, self.signature)
+    pub(crate) fn verify(&self, issuer: &PublicKey, accept: Accept) -> Result<(), KeyError> {
+        let algorithm = SignatureAlgorithm::read(Fields::new(self.signature_algorithm)?, accept)?;
+        issuer.verify_accepting(accept, algorithm, self.tbs, self.signature)
     }
 
     /// The extension of this identifier.

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     certificate::Validity,
-    key::{PublicKey, RsaParameters},
+    key::{Accept, PublicKey},
     oid,
     x509::{self, Certificate},
 };
@@ -101,7 +101,7 @@ fn link(
         return Err(AttestationError::Issuer(name));
     }
     certificate
-        .verify(issuer_key, RsaParameters::NullOrAbsent)
+        .verify(issuer_key, Accept::Attestations)
         .map_err(|error| AttestationError::BadSignature {
             certificate: name,
             error,

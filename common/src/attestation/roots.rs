@@ -3,7 +3,7 @@
 use super::{AttestationError, read};
 use crate::{
     certificate::Validity,
-    key::{PublicKey, RsaParameters},
+    key::{Accept, PublicKey},
     pem,
     x509::{self, Certificate},
 };
@@ -91,7 +91,7 @@ impl Roots {
         let public_key = root.public_key().map_err(|_| AttestationError::Root)?;
         let (path_length, validity) = ca(&root).ok_or(AttestationError::Root)?;
         let self_signed =
-            root.issuer == root.subject && root.verify(&public_key, RsaParameters::Null).is_ok();
+            root.issuer == root.subject && root.verify(&public_key, Accept::Fitting).is_ok();
         if !self_signed {
             return Err(AttestationError::Root);
         }
@@ -111,7 +111,7 @@ impl Roots {
         self.anchors.iter().find(|anchor| {
             anchor.subject == certificate.issuer
                 && certificate
-                    .verify(&anchor.public_key, RsaParameters::NullOrAbsent)
+                    .verify(&anchor.public_key, Accept::Attestations)
                     .is_ok()
         })
     }

@@ -3,7 +3,7 @@
 use super::{CertificateError, LABEL, Validity, profile::CLIENT_AUTH};
 use crate::{
     csr,
-    key::{PublicKey, RsaParameters},
+    key::{Accept, PublicKey},
     name::{GroupName, UserName},
     pem,
     x509::{self, Certificate, ReadError},
@@ -44,7 +44,7 @@ impl CaCertificate {
         let self_issued = certificate.issuer == certificate.subject;
         if self_issued {
             certificate
-                .verify(&public_key, RsaParameters::Null)
+                .verify(&public_key, Accept::Fitting)
                 .map_err(CertificateError::Signature)?;
         }
         let key_identifier = certificate
@@ -127,7 +127,7 @@ impl CaCertificate {
     pub(super) fn is_issuer_of(&self, certificate: &Certificate<'_>) -> bool {
         certificate.issuer == self.subject
             && certificate
-                .verify(&self.public_key, RsaParameters::Null)
+                .verify(&self.public_key, Accept::Fitting)
                 .is_ok()
     }
 

@@ -8,7 +8,7 @@ use crate::{
     asn1::{self, Fields},
     claims::Claims,
     evidence::Evidence,
-    key::{self, PublicKey, RsaParameters, SignatureAlgorithm},
+    key::{self, Accept, PublicKey, SignatureAlgorithm},
     name::{GroupName, MAX_GROUPS, UserName, quoted},
     oid, pem,
     x509::{self, ReadError},
@@ -54,8 +54,8 @@ impl Request {
         }
         let public_key = PublicKey::from_spki_der(parts.spki).map_err(CsrError::Key)?;
         // What is signed is read only when the signature stands.
-        let algorithm = SignatureAlgorithm::read(algorithm, RsaParameters::Null)
-            .map_err(CsrError::Signature)?;
+        let algorithm =
+            SignatureAlgorithm::read(algorithm, Accept::Fitting).map_err(CsrError::Signature)?;
         public_key
             .verify(algorithm, info, signature)
             .map_err(CsrError::Signature)?;

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use touchstone_common::{
     attestation::{AttestationError, Attested, PinPolicy, Roots, TouchPolicy, verify},
+    certificate::{self, from_pem_bundle},
     evidence::Evidence,
     key::PublicKey,
 };
@@ -68,4 +69,95 @@ fn a_real_key_from_5_7_4_on_is_attested_by_the_new_root() {
     assert_eq!(attested.pin_policy, PinPolicy::Never);
     assert_eq!(attested.touch_policy, TouchPolicy::Always);
     assert_eq!(attested.form_factor.unwrap().to_string(), "USB-C keychain");
+}
+
+#[test]
+fn an_attestation_of_another_key_is_refused() {
+    assert_eq!(
+        verify(&OLD.evidence(), &NEW.key(), &Roots::yubico(), now()),
+        Err(AttestationError::KeyMismatch)
+    );
+}
+
+#[test]
+fn the_two_devices_do_not_vouch_for_each_other() {
+    let mixed = Evidence {
+        slot_certificate: OLD.slot.to_vec(),
+        intermediates: vec![NEW.f9.to_vec()],
+    };
+    assert!(verify(&mixed, &OLD.key(), &Roots::yubico(), now()).is_err());
+    // A real slot's certificate in the place of the f9.
+    let chained = Evidence {
+        slot_certificate: OLD.slot.to_vec(),
+        intermediates: vec![OLD.slot.to_vec(), OLD.f9.to_vec()],
+    };
+    assert_eq!(
+        verify(&chained, &OLD.key(), &Roots::yubico(), now()),
+        Err(AttestationError::NotCa("f9 certificate"))
+    );
+}
+
+#[test]
+fn before_and_after_its_dates_a_real_attestation_is_refused() {
+    for (device, time) in [
+        (&OLD, "2016-03-13T23:59:59Z"),
+        (&OLD, "2052-04-17T00:00:01Z"),
+        (&NEW, "2024-11-30T23:59:59Z"),
+    ] {
+        assert!(matches!(
+            device.verify(time.parse().unwrap()),
+            Err(AttestationError::Dates(_))
+        ));
+    }
+    assert!(
+        OLD.verify("2052-04-17T00:00:00.5Z".parse().unwrap())
+            .is_ok()
+    );
+    assert!(NEW.verify(Timestamp::MAX).is_ok());
+}
+
+#[test]
+fn every_changed_bit_of_a_real_attestation_is_noticed() {
+    let key = OLD.key();
+    let roots = Roots::yubico();
+    for index in 0..OLD.slot.len() {
+        let mut evidence = OLD.evidence();
+        evidence.slot_certificate[index] ^= 1;
+        assert!(verify(&evidence, &key, &roots, now()).is_err(), "{index}");
+    }
+    for index in 0..OLD.f9.len() {
+        let mut evidence = OLD.evidence();
+        evidence.intermediates[0][index] ^= 1;
+        assert!(verify(&evidence, &key, &roots, now()).is_err(), "{index}");
+    }
+}
+
+#[test]
+fn the_shipped_roots_are_the_pinned_ones() {
+    for (pem, fingerprint) in [
+        (
+            include_bytes!("../../src/attestation/roots/yubico-piv-root-ca-263751.pem").as_slice(),
+            "63ece914e54dd87915f34033c85af4c0696ba1512f8add66ced738331207b546",
+        ),
+        (
+            include_bytes!("../../src/attestation/roots/yubico-attestation-root-1.pem"),
+            "62760c6a6ef91679f454c8902b80fd009825b3f25da90f1fbace2ec6586cd5a8",
+        ),
+    ] {
+        let [der] = <[Vec<u8>; 1]>::try_from(from_pem_bundle(pem).unwrap()).unwrap();
+        assert_eq!(hex::encode(certificate::fingerprint(&der)), fingerprint);
+    }
+}
+
+#[test]
+fn yubicos_intermediates_may_be_sent_along() {
+    let pinned = [
+        include_bytes!("../../src/attestation/roots/yubico-piv-attestation-b-1.pem").as_slice(),
+        include_bytes!("../../src/attestation/roots/yubico-attestation-intermediate-b-1.pem"),
+    ];
+    let mut evidence = NEW.evidence();
+    for pem in pinned {
+        evidence.intermediates.extend(from_pem_bundle(pem).unwrap());
+    }
+    assert!(verify(&evidence, &NEW.key(), &Roots::yubico(), now()).is_ok());
 }

@@ -3,6 +3,16 @@
 #[cfg(test)]
 mod attestation;
 #[cfg(test)]
+mod der;
+#[cfg(test)]
+mod hostile_attestation;
+#[cfg(test)]
+mod hostile_chain;
+#[cfg(test)]
+mod hostile_csr;
+#[cfg(test)]
 mod roundtrip;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod x509;

@@ -1,0 +1,603 @@
+//! Requests as an attacker would send them. Each is signed correctly unless the signature is the attack, so that nothing
+//! but the rule under test can refuse it.
+
+use crate::{
+    der::{
+        BMP_STRING, IA5_STRING, NULL, OCTET_STRING, PRINTABLE_STRING, SEQUENCE, TELETEX_STRING,
+        UTF8_STRING, bits, children, cn, o, oid, pair, rdn, sequence, set, tlv,
+    },
+    support::{claims, draft},
+};
+use touchstone_common::{
+    claims::ClaimsError,
+    csr::{CsrError, MAX_CSR_BYTES, Request, to_pem},
+    evidence::Evidence,
+    key::{KeyAlgorithm, KeyError, SigningKey as _, SoftwareKey},
+    name::NameError,
+};
+
+const CLAIMS: &str = "1.3.6.1.4.1.32473.77.1";
+const EVIDENCE: &str = "1.2.840.113549.1.9.16.2.59";
+const ECDSA_SHA256: &str = "1.2.840.10045.4.3.2";
+
+/// A request in parts, each of which can be replaced.
+struct Parts {
+    key: SoftwareKey,
+    version: Vec<u8>,
+    subject: Vec<u8>,
+    spki: Vec<u8>,
+    attributes: Vec<Vec<u8>>,
+    after_attributes: Vec<u8>,
+    algorithm: Vec<u8>,
+}
+
+impl Parts {
+    fn new() -> Self {
+        let key = SoftwareKey::generate(KeyAlgorithm::P256).unwrap();
+        Self {
+            version: vec![2, 1, 0],
+            subject: sequence(&[&cn("alice"), &o("dev")]),
+            spki: key.public_key().spki_der().to_vec(),
+            attributes: vec![attribute(CLAIMS, &[&claims().to_der()])],
+            after_attributes: Vec::new(),
+            algorithm: sequence(&[&oid(ECDSA_SHA256)]),
+            key,
+        }
+    }
+
+    fn subject(parts: &[&[u8]]) -> Self {
+        Self {
+            subject: sequence(parts),
+            ..Self::new()
+        }
+    }
+
+    fn attributes(attributes: Vec<Vec<u8>>) -> Self {
+        Self {
+            attributes,
+            ..Self::new()
+        }
+    }
+
+    fn info(&self) -> Vec<u8> {
+        sequence(&[
+            &self.version,
+            &self.subject,
+            &self.spki,
+            &tlv(0xa0, &self.attributes.concat()),
+            &self.after_attributes,
+        ])
+    }
+
+    fn der(&self) -> Vec<u8> {
+        let info = self.info();
+        let signature = self.key.sign(&info).unwrap();
+        sequence(&[&info, &self.algorithm, &bits(&signature)])
+    }
+
+    fn read(&self) -> Result<Request, CsrError> {
+        Request::from_der(&self.der())
+    }
+
+    fn refusal(&self) -> CsrError {
+        self.read().unwrap_err()
+    }
+}
+
+fn attribute(dotted: &str, values: &[&[u8]]) -> Vec<u8> {
+    sequence(&[&oid(dotted), &set(values)])
+}
+
+fn claims_attribute() -> Vec<u8> {
+    attribute(CLAIMS, &[&claims().to_der()])
+}
+
+fn evidence_attribute() -> Vec<u8> {
+    let evidence = Evidence {
+        slot_certificate: sequence(&[]),
+        intermediates: vec![sequence(&[])],
+    };
+    attribute(EVIDENCE, &[&evidence.to_der()])
+}
+
+fn groups(names: &[&str]) -> Parts {
+    let names: Vec<Vec<u8>> = names.iter().map(|name| o(name)).collect();
+    Parts::subject(&[&cn("alice"), &names.concat()])
+}
+
+fn name_error(parts: &Parts) -> NameError {
+    match parts.refusal() {
+        CsrError::Group { error, .. } | CsrError::User { error, .. } => error,
+        other => panic!("refused for another reason: {other}"),
+    }
+}
+
+fn is_der_error(parts: &Parts) -> bool {
+    matches!(parts.refusal(), CsrError::Der { .. })
+}
+
+#[test]
+fn the_request_that_the_attacks_start_from_is_read() {
+    let request = Parts::new().read().unwrap();
+    assert_eq!(request.user().as_str(), "alice");
+    assert_eq!(request.claims(), &claims());
+    let parts = Parts::subject(&[
+        &rdn("2.5.4.10", PRINTABLE_STRING, b"dev"),
+        &rdn("2.5.4.3", PRINTABLE_STRING, b"alice"),
+    ]);
+    assert_eq!(parts.read().unwrap().groups()[0].as_str(), "dev");
+}
+
+#[test]
+fn two_common_names_are_refused_because_go_takes_the_last() {
+    let parts = Parts::subject(&[&cn("alice"), &o("dev"), &cn("root")]);
+    assert_eq!(parts.refusal(), CsrError::CommonNames(2));
+    assert_eq!(
+        Parts::subject(&[&o("dev")]).refusal(),
+        CsrError::CommonNames(0)
+    );
+    assert_eq!(Parts::subject(&[]).refusal(), CsrError::CommonNames(0));
+}
+
+#[test]
+fn a_bmp_string_that_go_decodes_to_system_masters_is_refused() {
+    let utf16: Vec<u8> = "system:masters"
+        .encode_utf16()
+        .flat_map(u16::to_be_bytes)
+        .collect();
+    let parts = Parts::subject(&[&cn("alice"), &rdn("2.5.4.10", BMP_STRING, &utf16)]);
+    assert_eq!(parts.refusal(), CsrError::StringType("O"));
+    let parts = Parts::subject(&[&rdn("2.5.4.3", BMP_STRING, &utf16), &o("dev")]);
+    assert_eq!(parts.refusal(), CsrError::StringType("CN"));
+}
+
+#[test]
+fn other_string_types_are_refused() {
+    for tag in [TELETEX_STRING, IA5_STRING, 0x12, 0x1a, 0x1b, OCTET_STRING] {
+        let parts = Parts::subject(&[&cn("alice"), &rdn("2.5.4.10", tag, b"dev")]);
+        assert_eq!(parts.refusal(), CsrError::StringType("O"), "{tag:#x}");
+    }
+    // UniversalString is no tag that the reader knows at all.
+    let parts = Parts::subject(&[&cn("alice"), &rdn("2.5.4.10", 0x1c, b"\0\0\0d")]);
+    assert!(is_der_error(&parts));
+}
+
+#[test]
+fn a_printable_string_with_other_characters_is_refused() {
+    for value in [&b"a@b"[..], b"a*b", b"a_b", &[0xc3, 0xa9], b"a\0b"] {
+        let parts = Parts::subject(&[&cn("alice"), &rdn("2.5.4.10", PRINTABLE_STRING, value)]);
+        assert_eq!(parts.refusal(), CsrError::StringType("O"));
+    }
+}
+
+#[test]
+fn bytes_that_are_not_utf8_are_refused() {
+    for value in [
+        &[0xff][..],
+        &[0xc0, 0xaf],
+        &[0xed, 0xa0, 0x80],
+        &[0xf4, 0x90, 0x80, 0x80],
+    ] {
+        let parts = Parts::subject(&[&cn("alice"), &rdn("2.5.4.10", UTF8_STRING, value)]);
+        assert_eq!(parts.refusal(), CsrError::StringType("O"));
+    }
+}
+
+#[test]
+fn a_nul_in_a_name_is_refused() {
+    let error = name_error(&groups(&["dev\0:masters"]));
+    assert_eq!(
+        error.to_string(),
+        "has U+0000 (a control character) at character 4"
+    );
+}
+
+#[test]
+fn a_bidirectional_control_is_named_with_its_place_and_never_echoed() {
+    let refusal = groups(&["dev", "abcdef\u{202e}x"]).refusal().to_string();
+    assert_eq!(
+        refusal,
+        r#"the group "abcdef\u{202e}x" has U+202E (a bidirectional control) at character 7"#
+    );
+}
+
+#[test]
+fn zero_width_decomposed_and_spaced_names_are_refused() {
+    assert!(matches!(
+        name_error(&groups(&["de\u{200b}v"])),
+        NameError::Character { position: 3, .. }
+    ));
+    assert_eq!(name_error(&groups(&["Zoe\u{308}"])), NameError::NotNfc);
+    assert_eq!(name_error(&groups(&["a  b"])), NameError::DoubledSpace(2));
+    assert_eq!(name_error(&groups(&[" dev"])), NameError::EdgeSpace);
+    assert_eq!(name_error(&groups(&["dev "])), NameError::EdgeSpace);
+    assert_eq!(name_error(&groups(&[""])), NameError::Empty);
+}
+
+#[test]
+fn system_masters_is_refused_as_a_group_and_as_a_user_in_every_spelling() {
+    for name in ["system:masters", "SYSTEM:masters", "ｓｙｓｔｅｍ：masters"] {
+        assert_eq!(name_error(&groups(&["dev", name])), NameError::System);
+        let parts = Parts::subject(&[&cn(name), &o("dev")]);
+        assert_eq!(name_error(&parts), NameError::System);
+    }
+}
+
+#[test]
+fn a_name_of_65_characters_is_refused() {
+    let long = "a".repeat(65);
+    assert!(matches!(
+        name_error(&groups(&[&long])),
+        NameError::TooLong { length: 65, .. }
+    ));
+    let parts = Parts::subject(&[&cn(&long), &o("dev")]);
+    assert!(matches!(name_error(&parts), NameError::TooLong { .. }));
+}
+
+#[test]
+fn no_group_and_33_groups_are_refused() {
+    let names: Vec<String> = (0..33).map(|number| format!("group-{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    assert_eq!(groups(&names[..32]).read().unwrap().groups().len(), 32);
+    assert_eq!(groups(&names).refusal(), CsrError::Groups(33));
+    assert_eq!(groups(&[]).refusal(), CsrError::Groups(0));
+}
+
+#[test]
+fn the_same_group_twice_is_refused() {
+    assert_eq!(
+        groups(&["dev", "ops", "dev"]).refusal(),
+        CsrError::DuplicateGroup("\"dev\"".into())
+    );
+}
+
+#[test]
+fn the_oid_that_kubernetes_reads_as_the_uid_is_refused() {
+    let uid = "1.3.6.1.4.1.57683.2";
+    let parts = Parts::subject(&[&cn("alice"), &o("dev"), &rdn(uid, UTF8_STRING, b"1234")]);
+    assert_eq!(
+        parts.refusal(),
+        CsrError::SubjectAttribute(uid.parse().unwrap())
+    );
+}
+
+#[test]
+fn any_other_subject_attribute_is_refused() {
+    for dotted in [
+        "2.5.4.11",
+        "2.5.4.6",
+        "2.5.4.5",
+        "1.2.840.113549.1.9.1",
+        "0.9.2342.19200300.100.1.1",
+    ] {
+        let parts = Parts::subject(&[&cn("alice"), &o("dev"), &rdn(dotted, UTF8_STRING, b"x")]);
+        assert_eq!(
+            parts.refusal(),
+            CsrError::SubjectAttribute(dotted.parse().unwrap())
+        );
+    }
+}
+
+#[test]
+fn a_multi_valued_rdn_is_refused() {
+    let both = set(&[
+        &pair("2.5.4.3", UTF8_STRING, b"alice"),
+        &pair("2.5.4.10", UTF8_STRING, b"dev"),
+    ]);
+    assert_eq!(Parts::subject(&[&both]).refusal(), CsrError::MultiValuedRdn);
+    assert!(is_der_error(&Parts::subject(&[
+        &cn("alice"),
+        &o("dev"),
+        &set(&[])
+    ])));
+}
+
+#[test]
+fn an_attribute_with_a_third_field_is_refused() {
+    let three = set(&[&sequence(&[
+        &oid("2.5.4.10"),
+        &tlv(UTF8_STRING, b"dev"),
+        &tlv(UTF8_STRING, b"system:masters"),
+    ])]);
+    assert!(is_der_error(&Parts::subject(&[&cn("alice"), &three])));
+}
+
+#[test]
+fn requested_sans_are_refused_with_their_own_error() {
+    let names = sequence(&[&tlv(0x82, b"kubernetes.default.svc")]);
+    let san = sequence(&[&oid("2.5.29.17"), &tlv(OCTET_STRING, &names)]);
+    for dotted in ["1.2.840.113549.1.9.14", "1.3.6.1.4.1.311.2.1.14"] {
+        let request = attribute(dotted, &[&sequence(&[&san])]);
+        for attributes in [
+            vec![request.clone(), claims_attribute()],
+            vec![claims_attribute(), request.clone()],
+            vec![request.clone()],
+        ] {
+            let refusal = Parts::attributes(attributes).refusal();
+            assert_eq!(refusal, CsrError::ExtensionRequest);
+            assert!(refusal.to_string().contains("subject alternative names"));
+        }
+    }
+}
+
+#[test]
+fn an_unknown_attribute_is_refused() {
+    let password = "1.2.840.113549.1.9.7";
+    let parts = Parts::attributes(vec![
+        attribute(password, &[&tlv(UTF8_STRING, b"hello")]),
+        claims_attribute(),
+    ]);
+    assert_eq!(
+        parts.refusal(),
+        CsrError::UnknownAttribute(password.parse().unwrap())
+    );
+}
+
+#[test]
+fn a_request_without_claims_is_refused() {
+    assert_eq!(Parts::attributes(vec![]).refusal(), CsrError::NoClaims);
+    let parts = Parts::attributes(vec![evidence_attribute()]);
+    assert_eq!(parts.refusal(), CsrError::NoClaims);
+}
+
+#[test]
+fn claims_or_evidence_twice_are_refused() {
+    let parts = Parts::attributes(vec![claims_attribute(), claims_attribute()]);
+    assert_eq!(
+        parts.refusal(),
+        CsrError::DuplicateAttribute(CLAIMS.parse().unwrap())
+    );
+    let mut twice = vec![
+        claims_attribute(),
+        evidence_attribute(),
+        evidence_attribute(),
+    ];
+    twice.sort();
+    let parts = Parts::attributes(twice);
+    assert_eq!(
+        parts.refusal(),
+        CsrError::DuplicateAttribute(EVIDENCE.parse().unwrap())
+    );
+    let value = claims().to_der();
+    for values in [&[value.as_slice(), &value][..], &[]] {
+        let parts = Parts::attributes(vec![attribute(CLAIMS, values)]);
+        assert_eq!(
+            parts.refusal(),
+            CsrError::AttributeValues(CLAIMS.parse().unwrap())
+        );
+    }
+}
+
+#[test]
+fn attributes_in_another_order_than_der_asks_are_refused() {
+    let mut sorted = vec![claims_attribute(), evidence_attribute()];
+    sorted.sort();
+    assert!(Parts::attributes(sorted.clone()).read().is_ok());
+    sorted.reverse();
+    assert_eq!(
+        Parts::attributes(sorted).refusal(),
+        CsrError::AttributeOrder
+    );
+}
+
+#[test]
+fn claims_of_another_shape_are_refused() {
+    let parts = Parts::attributes(vec![attribute(CLAIMS, &[&sequence(&[&[2, 1, 2]])])]);
+    assert_eq!(parts.refusal(), CsrError::Claims(ClaimsError::Version(2)));
+    let parts = Parts::attributes(vec![attribute(CLAIMS, &[NULL])]);
+    assert!(matches!(parts.refusal(), CsrError::AttributeValues(_)));
+}
+
+#[test]
+fn trailing_bytes_are_refused_wherever_they_stand() {
+    let mut der = Parts::new().der();
+    der.push(0);
+    assert!(matches!(Request::from_der(&der), Err(CsrError::Der { .. })));
+    let parts = Parts {
+        after_attributes: NULL.to_vec(),
+        ..Parts::new()
+    };
+    assert!(is_der_error(&parts));
+    let whole = children(&Parts::new().der()).concat();
+    let with_more = tlv(SEQUENCE, &[whole.as_slice(), NULL].concat());
+    assert!(matches!(
+        Request::from_der(&with_more),
+        Err(CsrError::Der { .. })
+    ));
+}
+
+#[test]
+fn ber_in_place_of_der_is_refused() {
+    let info = Parts::new().info();
+    let parts = Parts::new();
+    let sign = |info: &[u8]| {
+        let signature = parts.key.sign(info).unwrap();
+        let der = sequence(&[info, &parts.algorithm, &bits(&signature)]);
+        Request::from_der(&der)
+    };
+    // Indefinite length.
+    let contents = children(&info).concat();
+    let indefinite = [&[0x30, 0x80][..], &contents, &[0, 0]].concat();
+    assert!(matches!(sign(&indefinite), Err(CsrError::Der { .. })));
+    // A length in more octets than it needs.
+    let length = u16::try_from(contents.len()).unwrap().to_be_bytes();
+    let long = [&[0x30, 0x83, 0][..], &length, &contents].concat();
+    assert!(matches!(sign(&long), Err(CsrError::Der { .. })));
+    // An INTEGER with a leading zero too many, a BIT STRING with unused bits, a constructed string.
+    let parts = Parts {
+        version: vec![2, 2, 0, 0],
+        ..Parts::new()
+    };
+    assert!(is_der_error(&parts));
+    let constructed = set(&[&sequence(&[
+        &oid("2.5.4.10"),
+        &tlv(0x2c, &tlv(UTF8_STRING, b"dev")),
+    ])]);
+    assert!(is_der_error(&Parts::subject(&[&cn("alice"), &constructed])));
+    let parts = Parts::new();
+    let info = parts.info();
+    let signature = parts.key.sign(&info).unwrap();
+    let unused = tlv(3, &[&[1], signature.as_slice()].concat());
+    let der = sequence(&[&info, &parts.algorithm, &unused]);
+    assert!(matches!(Request::from_der(&der), Err(CsrError::Der { .. })));
+}
+
+#[test]
+fn another_version_is_refused() {
+    let parts = Parts {
+        version: vec![2, 1, 1],
+        ..Parts::new()
+    };
+    assert_eq!(parts.refusal(), CsrError::Version(1));
+}
+
+#[test]
+fn a_signature_that_does_not_verify_is_refused() {
+    let bad = CsrError::Signature(KeyError::BadSignature);
+    let mut der = Parts::new().der();
+    *der.last_mut().unwrap() ^= 1;
+    assert_eq!(Request::from_der(&der).unwrap_err(), bad);
+    // The key of someone else in the place of the signer's.
+    let other = SoftwareKey::generate(KeyAlgorithm::P256).unwrap();
+    let parts = Parts {
+        spki: other.public_key().spki_der().to_vec(),
+        ..Parts::new()
+    };
+    assert_eq!(parts.refusal(), bad);
+    // Someone else's subject under one's own signature.
+    let (one, two) = (Parts::new(), groups(&["admins"]));
+    let signature = one.key.sign(&one.info()).unwrap();
+    let info = Parts {
+        subject: two.subject,
+        spki: one.spki.clone(),
+        ..Parts::new()
+    }
+    .info();
+    let der = sequence(&[&info, &one.algorithm, &bits(&signature)]);
+    assert_eq!(Request::from_der(&der).unwrap_err(), bad);
+}
+
+#[test]
+fn a_signature_algorithm_that_does_not_fit_the_key_is_refused() {
+    for (dotted, parameters) in [
+        ("1.2.840.10045.4.3.3", &[][..]),
+        ("1.3.101.112", &[]),
+        ("1.2.840.113549.1.1.11", NULL),
+    ] {
+        let parts = Parts {
+            algorithm: sequence(&[&oid(dotted), parameters]),
+            ..Parts::new()
+        };
+        assert!(matches!(
+            parts.refusal(),
+            CsrError::Signature(KeyError::Unfit { .. })
+        ));
+    }
+    let sha1 = "1.2.840.10045.4.1";
+    let parts = Parts {
+        algorithm: sequence(&[&oid(sha1)]),
+        ..Parts::new()
+    };
+    assert_eq!(
+        parts.refusal(),
+        CsrError::Signature(KeyError::SignatureAlgorithm(sha1.parse().unwrap()))
+    );
+    let parts = Parts {
+        algorithm: sequence(&[&oid(ECDSA_SHA256), NULL]),
+        ..Parts::new()
+    };
+    assert_eq!(parts.refusal(), CsrError::Signature(KeyError::Parameters));
+}
+
+#[test]
+fn weak_rsa_keys_and_other_curves_are_refused_before_anything_is_verified() {
+    let rsa = |bytes: usize, exponent: &[u8]| {
+        let mut modulus = vec![0xa5; bytes];
+        modulus.insert(0, 0);
+        let key = sequence(&[&tlv(2, &modulus), &tlv(2, exponent)]);
+        let spki = sequence(&[
+            &sequence(&[&oid("1.2.840.113549.1.1.1"), NULL]),
+            &bits(&key),
+        ]);
+        Parts {
+            spki,
+            ..Parts::new()
+        }
+        .refusal()
+    };
+    assert_eq!(rsa(128, &[1, 0, 1]), CsrError::Key(KeyError::RsaBits(1024)));
+    assert_eq!(rsa(256, &[3]), CsrError::Key(KeyError::Exponent));
+    let p521 = sequence(&[
+        &sequence(&[&oid("1.2.840.10045.2.1"), &oid("1.3.132.0.35")]),
+        &bits(&[4; 133]),
+    ]);
+    let parts = Parts {
+        spki: p521,
+        ..Parts::new()
+    };
+    assert_eq!(
+        parts.refusal(),
+        CsrError::Key(KeyError::Curve("1.3.132.0.35".parse().unwrap()))
+    );
+}
+
+#[test]
+fn two_pem_blocks_other_labels_and_text_around_are_refused() {
+    let pem = to_pem(&Parts::new().der());
+    assert!(Request::from_pem(pem.as_bytes()).is_ok());
+    assert!(Request::from_pem(format!("{pem}\n\n").as_bytes()).is_ok());
+    for hostile in [
+        format!("{pem}{pem}"),
+        format!("Subject: alice\n{pem}"),
+        format!("{pem}x"),
+        format!("\u{feff}{pem}"),
+        pem.replace("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"),
+        pem.replace("CERTIFICATE REQUEST", "CERTIFICATE"),
+        pem.replace("REQUEST-----\nM", "REQUEST-----\nFoo: bar\n\nM"),
+    ] {
+        assert!(
+            matches!(Request::from_pem(hostile.as_bytes()), Err(CsrError::Pem(_))),
+            "{hostile}"
+        );
+    }
+}
+
+#[test]
+fn more_than_16_kib_are_not_even_looked_at() {
+    let long = vec![b'\n'; MAX_CSR_BYTES + 1];
+    assert_eq!(
+        Request::from_pem(&long).unwrap_err(),
+        CsrError::TooLong(MAX_CSR_BYTES + 1)
+    );
+    assert_eq!(
+        Request::from_der(&long).unwrap_err(),
+        CsrError::TooLong(MAX_CSR_BYTES + 1)
+    );
+}
+
+#[test]
+fn a_refusal_fits_into_a_condition_and_has_no_control_characters() {
+    let hostile = [
+        groups(&["\u{1b}[2J\u{202e}".repeat(30).as_str()]),
+        groups(&["\n\r\0\u{7f}"]),
+        Parts::subject(&[&cn("\u{9b}31m"), &o("dev")]),
+    ];
+    for parts in hostile {
+        let refusal = parts.refusal().to_string();
+        assert!(refusal.chars().count() < 1024, "{refusal}");
+        assert!(
+            refusal
+                .chars()
+                .all(|c| c.is_ascii_graphic() || c == ' ' || c == '…'),
+            "{refusal:?}"
+        );
+    }
+}
+
+#[test]
+fn the_same_draft_and_key_give_the_same_bytes_to_sign() {
+    let key = SoftwareKey::generate(KeyAlgorithm::P256).unwrap();
+    let one = draft("alice", &["b", "a", "b"]).sign(&key).unwrap();
+    let two = draft("alice", &["a", "b"]).sign(&key).unwrap();
+    assert_eq!(children(&one)[0], children(&two)[0]);
+}
