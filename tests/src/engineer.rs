@@ -67,7 +67,6 @@ impl Engineer {
         engineer.secret("pin", PIN);
         engineer.secret("puk", PUK);
         engineer.secret("factory-pin", "123456");
-        engineer.secret("factory-puk", "12345678");
         engineer
     }
 
@@ -149,21 +148,16 @@ impl Engineer {
 
     /// Replaces the factory's PIN, PUK and management key.
     pub fn set_up(&self) {
-        let factory_pin = self.file("factory-pin");
-        let factory_puk = self.file("factory-puk");
-        self.run([
-            "key".as_ref(),
-            "setup".as_ref(),
-            "--pin-file".as_ref(),
-            factory_pin.as_os_str(),
-            "--puk-file".as_ref(),
-            factory_puk.as_os_str(),
-            "--new-pin-file".as_ref(),
-            self.file("pin").as_os_str(),
-            "--new-puk-file".as_ref(),
-            self.file("puk").as_os_str(),
-        ])
-        .succeeded();
+        let [factory, pin, puk] = ["factory-pin", "pin", "puk"].map(|name| self.path_text(name));
+        let files = [
+            "--pin-file",
+            &factory,
+            "--new-pin-file",
+            &pin,
+            "--new-puk-file",
+            &puk,
+        ];
+        self.run(["key", "setup"].iter().chain(&files)).succeeded();
     }
 
     /// Makes a key in slot 9a with `further` arguments.
@@ -180,8 +174,17 @@ impl Engineer {
     /// The lines that enrol the key in a policy.
     #[must_use]
     pub fn enrolment(&self, team: &str) -> String {
+        let root = self.path_text("attestation-root.pem");
         let enrol = [
-            "key", "enrol", "--quiet", "--user", &self.user, "--team", team,
+            "key",
+            "enrol",
+            "--quiet",
+            "--user",
+            &self.user,
+            "--team",
+            team,
+            "--attestation-root",
+            &root,
         ];
         self.run(enrol).succeeded().stdout
     }
