@@ -11,6 +11,10 @@ mod hostile_chain;
 #[cfg(test)]
 mod hostile_csr;
 #[cfg(test)]
+mod openssl;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod roundtrip;
 #[cfg(test)]
 mod support;
