@@ -1,1 +1,40 @@
+//! The embedded Kubernetes API: certificates.k8s.io/v1 and the few kinds that the signer needs, stored in SQLite.
+//!
+//! How the parts relate: a request comes in over TLS ([`server`]) or from a client in the same process
+//! ([`ApiServer::client`]); `authentication` says who asks, `request` what is asked, `authorization` whether it may be.
+//! `handlers` then read or write through `store`, one transaction a write, and `watch` tells everyone who looks on. What
+//! kinds there are, and the rules of each, is the table in `resource`.
+//!
+//! Nothing here signs a certificate or knows a policy: who may create a request without a credential is decided by
+//! [`AnonymousCreate`], which the embedder gives.
 
+mod authentication;
+mod authorization;
+mod client_certificate;
+mod config;
+mod csr;
+mod decode;
+mod discovery;
+mod handlers;
+mod negotiation;
+mod object;
+mod openapi;
+mod patch;
+mod pkcs10;
+mod request;
+mod resource;
+mod selector;
+mod server;
+mod status;
+mod store;
+mod table;
+mod tls;
+mod watch;
+
+pub use authorization::{ADMINISTRATORS, SIGNER};
+pub use config::{
+    AnonymousCreate, AttestedCreator, CaKind, ClientCa, Clock, Config, Refusal, ServerTls,
+    SystemClock,
+};
+pub use server::{ApiServer, OpenError, ServeError, SetClientCasError};
+pub use store::StoreOpenError;

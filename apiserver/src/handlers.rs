@@ -1,0 +1,371 @@
+//! From a request to its answer: who asks, whether they may, and then the one handler whose business it is.
+
+mod change;
+mod create;
+mod read;
+mod review;
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use futures::FutureExt;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    authentication::{self, Identity, Scope, Source},
+    authorization::{self, Decision, Owner},
+    client_certificate::ClientCas,
+    config::{AnonymousCreate, Clock},
+    discovery,
+    negotiation::{self, Form},
+    object, openapi,
+    request::{Attributes, Parameters},
+    resource::{self, Nature, Resource, Subresource},
+    status::ApiError,
+    store::{Key, PageRequest, Store},
+    table::{self, IncludeObject},
+};
+
+/// The most bytes a body may have.
+const MAX_BODY_BYTES: usize = 1024 * 1024;
+/// The most bytes a body may have that comes without a credential: a request of 16 KiB in base64, and its frame.
+const MAX_ANONYMOUS_BODY_BYTES: usize = 64 * 1024;
+/// How long a body may take to come.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an answer may take that is not a watch.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Requests from the network that are worked on at once, watches aside.
+const IN_FLIGHT: usize = 400;
+
+/// What all handlers share.
+pub(crate) struct App {
+    pub(crate) store: Arc<Store>,
+    pub(crate) cas: Arc<ClientCas>,
+    pub(crate) anonymous: Arc<dyn AnonymousCreate>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) shutdown: CancellationToken,
+    in_flight: Semaphore,
+    /// Judging evidence costs CPU: strangers get two cores' worth at most.
+    admissions: Semaphore,
+}
+
+impl App {
+    pub(crate) fn new(
+        store: Arc<Store>,
+        cas: Arc<ClientCas>,
+        anonymous: Arc<dyn AnonymousCreate>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            store,
+            cas,
+            anonymous,
+            clock,
+            shutdown: CancellationToken::new(),
+            in_flight: Semaphore::new(IN_FLIGHT),
+            admissions: Semaphore::new(2),
+        }
+    }
+}
+
+/// A request that was allowed, on its way to its handler.
+struct Call {
+    app: Arc<App>,
+    identity: Identity,
+    attributes: Attributes,
+    parameters: Parameters,
+    headers: HeaderMap,
+    resource: &'static Resource,
+    subresource: Option<Subresource>,
+    /// Objects are shown only if they belong to this one.
+    owner: Option<Owner>,
+    now: Timestamp,
+}
+
+impl Call {
+    fn key(&self, store: &'static str) -> Key {
+        Key {
+            store,
+            namespace: self.attributes.namespace.clone(),
+            name: self.attributes.name.clone(),
+        }
+    }
+
+    fn forbidden(&self, why: &str) -> ApiError {
+        ApiError::forbidden(self.identity.name(), &self.attributes, why)
+    }
+
+    /// One object as the client wants to see it.
+    fn answer(
+        &self,
+        code: StatusCode,
+        mut object: Value,
+        warnings: &[String],
+    ) -> Result<Response, ApiError> {
+        self.resource.present(&mut object);
+        let shown = match negotiation::form(&self.headers)? {
+            Form::Object => object,
+            Form::Metadata => table::metadata_only(&object),
+            Form::Table => {
+                let metadata = json!({"resourceVersion": object::text(&object, "resourceVersion")});
+                let include = IncludeObject::read(&self.parameters)?;
+                table::table(self.resource, &[object], &metadata, include, true, self.now)
+            }
+        };
+        let mut response = json_response(code, shown.to_string());
+        for warning in warnings {
+            if let Some(value) = warning_header(warning) {
+                response.headers_mut().append(header::WARNING, value);
+            }
+        }
+        Ok(response)
+    }
+}
+
+/// Answers any request.
+pub(crate) async fn handle(State(app): State<Arc<App>>, mut request: Request) -> Response {
+    let head_only = request.method() == Method::HEAD;
+    if head_only {
+        *request.method_mut() = Method::GET;
+    }
+    // A panic is a bug; it costs this request and no other.
+    let answer = AssertUnwindSafe(limited(app, request)).catch_unwind().await;
+    let response = match answer {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => {
+            tracing::debug!(
+                code = error.code().as_u16(),
+                message = error.message(),
+                "refused"
+            );
+            error.into_response()
+        }
+        Err(_) => {
+            tracing::error!("a handler panicked; its request failed");
+            ApiError::internal("the request failed").into_response()
+        }
+    };
+    if head_only {
+        response.map(|_| Body::empty())
+    } else {
+        response
+    }
+}
+
+async fn limited(app: Arc<App>, request: Request) -> Result<Response, ApiError> {
+    let shared = app.clone();
+    let is_remote = !matches!(
+        request.extensions().get::<Source>(),
+        Some(Source::InProcess(_))
+    );
+    let permit = if is_remote {
+        Some(
+            shared
+                .in_flight
+                .try_acquire()
+                .map_err(|_| ApiError::too_many_requests())?,
+        )
+    } else {
+        None
+    };
+    // The permit is held until the answer begins, and so not for as long as a watch lasts.
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT, answer(app, request))
+        .await
+        .map_err(|_| ApiError::timeout("the request did not complete within 60 seconds"))?;
+    drop(permit);
+    answer
+}
+
+async fn answer(app: Arc<App>, request: Request) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    let now = app.clock.now();
+    let source = parts
+        .extensions
+        .get::<Source>()
+        .ok_or_else(|| ApiError::internal("the request has no source"))?;
+    let identity = authentication::authenticate(source, &parts.headers, &app.store, now).await?;
+    let parameters = Parameters::read(&parts.uri)?;
+    let attributes = Attributes::read(&parts.method, &parts.uri, &parameters)
+        .ok_or_else(ApiError::path_not_found)?;
+    if parts
+        .headers
+        .keys()
+        .any(|name| name.as_str().starts_with("impersonate-"))
+    {
+        return Err(ApiError::forbidden(
+            identity.name(),
+            &attributes,
+            "this API serves no impersonation",
+        ));
+    }
+    let owner = match authorization::decide(&identity, &attributes) {
+        Decision::Allowed => None,
+        Decision::AllowedFor(owner) => Some(owner),
+        Decision::Denied => return Err(ApiError::forbidden(identity.name(), &attributes, "")),
+    };
+    if let Some(path) = &attributes.path {
+        return plain_path(&app, &attributes.verb, path, &parts.headers).await;
+    }
+    let resource = resource::find(&attributes.group, &attributes.version, &attributes.resource)
+        .ok_or_else(ApiError::path_not_found)?;
+    let subresource = match attributes.subresource.as_str() {
+        "" => None,
+        name => Some(
+            resource
+                .subresource(name)
+                .ok_or_else(ApiError::path_not_found)?,
+        ),
+    };
+    let is_placed = resource.namespaced != attributes.namespace.is_empty();
+    let is_everywhere = resource.namespaced && matches!(attributes.verb.as_str(), "list" | "watch");
+    if !is_placed && !is_everywhere {
+        return Err(ApiError::path_not_found());
+    }
+    let limit = match identity.scope {
+        Scope::Anonymous => MAX_ANONYMOUS_BODY_BYTES,
+        Scope::Groups | Scope::Requests(_) => MAX_BODY_BYTES,
+    };
+    let call = Call {
+        app,
+        identity,
+        attributes,
+        parameters,
+        headers: parts.headers,
+        resource,
+        subresource,
+        owner,
+        now,
+    };
+    let not_allowed = || {
+        ApiError::method_not_allowed(
+            "the server does not allow this method on the requested resource",
+        )
+    };
+    match (call.attributes.verb.as_str(), resource.nature) {
+        ("create", nature) => {
+            if !call.attributes.name.is_empty() {
+                return Err(not_allowed());
+            }
+            let body = collect(body, limit).await?;
+            match nature {
+                Nature::Stored(store) => create::create(call, store, &body).await,
+                Nature::SubjectReview => review::subject(&call, &body),
+                Nature::AccessReview => review::access(&call, &body).await,
+                Nature::RulesReview => review::rules(&call, &body),
+            }
+        }
+        ("get", Nature::Stored(store)) => read::get(&call, store).await,
+        ("list", Nature::Stored(store)) => read::list(&call, store).await,
+        ("watch", Nature::Stored(_)) => read::watch(call).await,
+        ("update" | "patch" | "delete", Nature::Stored(_)) if call.attributes.name.is_empty() => {
+            Err(not_allowed())
+        }
+        ("update", Nature::Stored(store)) => {
+            let body = collect(body, limit).await?;
+            change::update(&call, store, &body).await
+        }
+        ("patch", Nature::Stored(store)) => {
+            let body = collect(body, limit).await?;
+            change::patch(&call, store, &body).await
+        }
+        ("delete", Nature::Stored(store)) if call.subresource.is_none() => {
+            let body = collect(body, limit).await?;
+            change::delete(&call, store, &body).await
+        }
+        ("deletecollection", Nature::Stored(store)) => {
+            change::delete_collection(&call, store).await
+        }
+        _ => Err(not_allowed()),
+    }
+}
+
+async fn plain_path(
+    app: &App,
+    verb: &str,
+    path: &str,
+    headers: &HeaderMap,
+) -> Result<Response, ApiError> {
+    if !matches!(verb, "get" | "head") {
+        return Err(ApiError::method_not_allowed(
+            "the server does not allow this method on the requested resource",
+        ));
+    }
+    if matches!(path, "/healthz" | "/livez" | "/readyz") {
+        // The store must answer; an empty page of something small is an answer.
+        app.store
+            .page(PageRequest {
+                store: "namespaces",
+                namespace: None,
+                name: None,
+                after: None,
+                limit: Some(1),
+            })
+            .await?;
+        let text = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
+        return Ok((text, "ok").into_response());
+    }
+    let accepts_json = negotiation::form(headers).is_ok();
+    if path == "/openapi/v2" && !accepts_json {
+        let content_type = [(header::CONTENT_TYPE, openapi::V2_PROTOBUF_TYPE)];
+        return Ok((content_type, openapi::V2_PROTOBUF).into_response());
+    }
+    let document = discovery::document(path)
+        .or_else(|| openapi::document(path))
+        .ok_or_else(ApiError::path_not_found)?;
+    Ok(json_response(StatusCode::OK, document.to_string()))
+}
+
+async fn collect(body: Body, limit: usize) -> Result<Bytes, ApiError> {
+    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect())
+        .await
+        .map_err(|_| ApiError::timeout("the body did not arrive within 30 seconds"))?;
+    match collected {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::too_large(limit)),
+        Err(error) => Err(ApiError::bad_request(format!(
+            "the body can't be read: {error}"
+        ))),
+    }
+}
+
+/// The body of a request that must be one JSON document.
+fn read_json(headers: &HeaderMap, body: &[u8]) -> Result<Value, ApiError> {
+    let content_type = negotiation::content_type(headers);
+    if content_type != "application/json" {
+        return Err(ApiError::unsupported_media_type(format!(
+            "the body of the request was in an unknown format ({content_type}) - accepted media types include: \
+             application/json"
+        )));
+    }
+    serde_json::from_slice(body)
+        .map_err(|error| ApiError::bad_request(format!("the body is not JSON: {error}")))
+}
+
+fn json_response(code: StatusCode, body: String) -> Response {
+    (code, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+/// RFC 7234 section 5.5, as kubectl reads it.
+fn warning_header(text: &str) -> Option<HeaderValue> {
+    let text: String = text
+        .chars()
+        .filter(|c| c.is_ascii() && !c.is_ascii_control())
+        .flat_map(|c| {
+            matches!(c, '"' | '\\')
+                .then_some('\\')
+                .into_iter()
+                .chain([c])
+        })
+        .collect();
+    HeaderValue::from_str(&format!("299 - \"{text}\"")).ok()
+}

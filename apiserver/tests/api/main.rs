@@ -1,0 +1,6 @@
+//! The API from outside: through `kube::Client` in the same process and over TLS, with kubectl, and under attack.
+
+#[cfg(test)]
+mod in_process;
+#[cfg(test)]
+mod support;
