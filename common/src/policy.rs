@@ -104,6 +104,12 @@ impl Policy {
         creator == user.as_str() || self.by_creator.get(creator) == Some(owner)
     }
 
+    /// That the policy has no such user, in words, with the nearest name that it has.
+    #[must_use]
+    pub fn why_unknown(&self, name: &UserName) -> String {
+        explain::unknown_user(self, name)
+    }
+
     /// The rules, in the order of the file.
     #[must_use]
     pub fn rules(&self) -> &[Rule] {

@@ -1,21 +1,29 @@
 //! What the policy says of a request: pure, the same input gives the same verdict. No kube, no tokio, no clock.
+//!
+//! A request is read strictly, then held against what surrounds it (who created it, for how long, when), then its key
+//! against the enrolment, and last the policy's rules. The first thing that is wrong is the denial's reason; a denial says
+//! what would make the request pass.
 
 mod cache;
+mod check;
+mod intent;
+#[cfg(test)]
+mod tests;
 
 pub use cache::EvidenceCache;
+pub use intent::{Intent, Waiting};
 
+use check::Asking;
 use jiff::Timestamp;
 use std::sync::Arc;
 use touchstone_common::{
     attestation::Roots,
-    claims::Reason,
-    key::PublicKey,
-    name::{GroupName, UserName},
-    policy::{Policy, Stage},
-    ttl::Ttl,
+    csr::Request,
+    name::UserName,
+    policy::{Facts, KeyFacts, Policy, Verdict},
 };
 
-/// How far apart the engineer's clock and the signer's may be, and how old a request may be, in seconds.
+/// How far apart the engineer's clock and the server's may be, and so how old a request may be when it is created.
 pub const FRESH_SECONDS: i64 = 300;
 
 /// A CertificateSigningRequest as Kubernetes keeps it.
@@ -35,7 +43,8 @@ pub struct Submission<'a> {
     pub expiration_seconds: Option<i32>,
     /// `spec.usages`.
     pub usages: &'a [String],
-    /// `metadata.creationTimestamp`: the request must have been fresh then. `None`: it must be fresh now.
+    /// `metadata.creationTimestamp`, which the API server sets: the request must have been fresh then, so that it may
+    /// wait for approvals. `None`: it must be fresh now.
     pub created_at: Option<Timestamp>,
 }
 
@@ -59,118 +68,12 @@ pub enum Review {
     Wait(Waiting),
 }
 
-/// What is to be signed: validated values only.
-#[derive(Clone, Debug)]
-pub struct Intent {
-    user: UserName,
-    groups: Vec<GroupName>,
-    public_key: PublicKey,
-    ttl: Ttl,
-    reason: Reason,
-    rules: Vec<Arc<str>>,
-    key_serial: Option<u32>,
-    nonce: [u8; 32],
-    csr_sha256: [u8; 32],
-    read_token_sha256: Option<[u8; 32]>,
-    policy_digest: [u8; 32],
-    policy_generation: u64,
-}
-
-impl Intent {
-    /// Who: the CN.
-    #[must_use]
-    pub fn user(&self) -> &UserName {
-        &self.user
-    }
-    /// The groups: the O values, sorted.
-    #[must_use]
-    pub fn groups(&self) -> &[GroupName] {
-        &self.groups
-    }
-    /// The key to certify.
-    #[must_use]
-    pub fn public_key(&self) -> &PublicKey {
-        &self.public_key
-    }
-    /// For how long, counted from issuing.
-    #[must_use]
-    pub fn ttl(&self) -> Ttl {
-        self.ttl
-    }
-    /// Why, in the engineer's words.
-    #[must_use]
-    pub fn reason(&self) -> &Reason {
-        &self.reason
-    }
-    /// The rules that grant it.
-    #[must_use]
-    pub fn rules(&self) -> &[Arc<str>] {
-        &self.rules
-    }
-    /// The YubiKey's serial number; `None` for a key without evidence.
-    #[must_use]
-    pub fn key_serial(&self) -> Option<u32> {
-        self.key_serial
-    }
-    /// The request's nonce: a request is used once.
-    #[must_use]
-    pub fn nonce(&self) -> &[u8; 32] {
-        &self.nonce
-    }
-    /// SHA-256 of the request's DER.
-    #[must_use]
-    pub fn csr_sha256(&self) -> &[u8; 32] {
-        &self.csr_sha256
-    }
-    /// SHA-256 of the token that reads the request back.
-    #[must_use]
-    pub fn read_token_sha256(&self) -> Option<&[u8; 32]> {
-        self.read_token_sha256.as_ref()
-    }
-    /// SHA-256 of the policy file that granted it.
-    #[must_use]
-    pub fn policy_digest(&self) -> &[u8; 32] {
-        &self.policy_digest
-    }
-    /// The generation of that policy.
-    #[must_use]
-    pub fn policy_generation(&self) -> u64 {
-        self.policy_generation
-    }
-}
-
-/// A request that others must approve first.
-#[derive(Clone, Debug)]
-pub struct Waiting {
-    intent: Intent,
-    stages: Vec<Stage>,
-    message: String,
-}
-
-impl Waiting {
-    /// What would be signed.
-    #[must_use]
-    pub fn intent(&self) -> &Intent {
-        &self.intent
-    }
-    /// What must be met.
-    #[must_use]
-    pub fn stages(&self) -> &[Stage] {
-        &self.stages
-    }
-    /// What it waits for, for people.
-    #[must_use]
-    pub fn message(&self) -> &str {
-        &self.message
-    }
-}
-
 /// Why a request is denied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denial {
     /// The condition's reason, CamelCase.
     pub reason: &'static str,
-    /// The condition's message: why, and what would make it pass.
+    /// The condition's message, at most a thousand characters: why, and what would make it pass.
     pub message: String,
 }
 
@@ -191,6 +94,17 @@ pub enum ReviewError {
     /// The signer's clock cannot be right.
     #[error("judge the request: this machine's clock says {0}, which cannot be; set it")]
     Clock(Timestamp),
+    /// The signer's clock is behind the API server's.
+    #[error(
+        "judge the request: it was created at {created_at}, and this machine's clock says {now}; \
+         set the clocks of the signer and of the API server"
+    )]
+    ClockBehind {
+        /// The API server's time when it stored the request.
+        created_at: Timestamp,
+        /// The signer's time.
+        now: Timestamp,
+    },
 }
 
 /// Judges a request.
@@ -203,19 +117,98 @@ pub fn review(
     evidence: &EvidenceCache,
     now: Timestamp,
 ) -> Result<Review, ReviewError> {
-    todo!("{submission:?} {snapshot:?} {evidence:?} {now}")
+    check::clock(now, submission.created_at)?;
+    Ok(judge(submission, snapshot, evidence, now).unwrap_or_else(Review::Deny))
+}
+
+fn judge(
+    submission: &Submission<'_>,
+    snapshot: &Snapshot,
+    evidence: &EvidenceCache,
+    now: Timestamp,
+) -> Result<Review, Denial> {
+    let policy = &snapshot.policy;
+    let request = check::request(submission.request)?;
+    let claims = request.claims();
+    check::usages(submission.usages)?;
+    check::lifetime(submission.expiration_seconds, claims.ttl)?;
+    check::cluster(&claims.cluster, policy)?;
+    check::fresh(claims.issued_at, submission.created_at.unwrap_or(now))?;
+    let user = check::user(request.user(), policy)?;
+    check::creator(submission.username, request.user(), policy)?;
+    let asking = Asking::with(&request, user, snapshot, evidence, now)?;
+
+    let facts = Facts {
+        user: request.user(),
+        kubernetes_groups: submission.groups,
+        groups: request.groups(),
+        cluster: &claims.cluster,
+        ttl: Some(claims.ttl),
+        reason: claims.reason.as_str(),
+        key: KeyFacts {
+            algorithm: request.public_key().algorithm(),
+            attested: asking.attested.as_deref(),
+        },
+        now,
+    };
+    let evaluation = policy.evaluate(&facts);
+    let intent = |ttl, rules: &[Arc<str>]| Intent {
+        user: request.user().clone(),
+        groups: request.groups().to_vec(),
+        public_key: request.public_key().clone(),
+        ttl,
+        reason: claims.reason.clone(),
+        rules: rules.to_vec(),
+        key_serial: asking.attested.as_ref().map(|attested| attested.serial),
+        nonce: claims.nonce,
+        csr_sha256: request.sha256(),
+        read_token_sha256: claims.read_token_sha256,
+        policy_digest: policy.digest(),
+        policy_generation: policy.generation(),
+    };
+    match &evaluation.verdict {
+        Verdict::Approve { ttl, rules } => Ok(Review::Approve(intent(*ttl, rules))),
+        Verdict::Deny { .. } => Err(check::denied_by_policy(&evaluation)),
+        Verdict::Wait { ttl, rules, stages } => Ok(Review::Wait(Waiting {
+            intent: intent(*ttl, rules),
+            stages: stages.clone(),
+            message: evaluation.short(),
+        })),
+    }
 }
 
 /// Judges whether the embedded API takes a request from someone it does not know: its signature, evidence, enrolment and
 /// freshness, and that it carries a read token; not the policy's rules.
 ///
 /// # Errors
-/// Why it is not taken; or that it could not be judged.
+/// Inside, why it is not taken; outside, that it could not be judged.
 pub fn admit_anonymous(
     request_pem: &[u8],
     snapshot: &Snapshot,
     evidence: &EvidenceCache,
     now: Timestamp,
 ) -> Result<Result<Admission, Denial>, ReviewError> {
-    todo!("{request_pem:?} {snapshot:?} {evidence:?} {now}")
+    check::clock(now, None)?;
+    Ok(admit(request_pem, snapshot, evidence, now))
+}
+
+fn admit(
+    request_pem: &[u8],
+    snapshot: &Snapshot,
+    evidence: &EvidenceCache,
+    now: Timestamp,
+) -> Result<Admission, Denial> {
+    let request: Request = check::request(request_pem)?;
+    let claims = request.claims();
+    check::cluster(&claims.cluster, &snapshot.policy)?;
+    check::fresh(claims.issued_at, now)?;
+    let read_token_sha256 = check::read_token(claims)?;
+    let user = check::user(request.user(), &snapshot.policy)?;
+    let asking = Asking::with(&request, user, snapshot, evidence, now)?;
+    let attested = asking.attested.ok_or_else(check::no_evidence)?;
+    Ok(Admission {
+        user: request.user().clone(),
+        key_serial: attested.serial,
+        read_token_sha256,
+    })
 }

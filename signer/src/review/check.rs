@@ -1,0 +1,211 @@
+//! What is checked of a request before the policy's rules are asked.
+
+use super::{Denial, EvidenceCache, FRESH_SECONDS, ReviewError, Snapshot};
+use jiff::Timestamp;
+use std::sync::Arc;
+use touchstone_common::{
+    attestation::Attested,
+    claims::Claims,
+    csr::Request,
+    name::{ClusterName, UserName},
+    policy::{Evaluation, Policy, User},
+    ttl::Ttl,
+};
+
+/// 2026-01-01T00:00:00Z. No request is older than this program: a clock before it is not set.
+const EPOCH: i64 = 1_767_225_600;
+/// What a certificate of Touchstone is for (`certificates.k8s.io/v1` KeyUsage).
+const CLIENT_AUTH: &str = "client auth";
+/// The most characters of a denial's message.
+const MESSAGE: usize = 1000;
+
+fn denial(reason: &'static str, message: impl Into<String>) -> Denial {
+    let message: String = message.into();
+    let message = if message.chars().count() <= MESSAGE {
+        message
+    } else {
+        message.chars().take(MESSAGE - 1).chain(['…']).collect()
+    };
+    Denial { reason, message }
+}
+
+pub(super) fn clock(now: Timestamp, created_at: Option<Timestamp>) -> Result<(), ReviewError> {
+    if now.as_second() < EPOCH {
+        return Err(ReviewError::Clock(now));
+    }
+    match created_at {
+        Some(created_at) if seconds_between(now, created_at) > FRESH_SECONDS => {
+            Err(ReviewError::ClockBehind { created_at, now })
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn request(pem: &[u8]) -> Result<Request, Denial> {
+    Request::from_pem(pem).map_err(|error| {
+        denial(
+            "InvalidRequest",
+            format!("the request can't be taken: {error}"),
+        )
+    })
+}
+
+pub(super) fn usages(usages: &[String]) -> Result<(), Denial> {
+    match usages {
+        [only] if only == CLIENT_AUTH => Ok(()),
+        _ => Err(denial(
+            "InvalidUsages",
+            "spec.usages must be exactly [\"client auth\"]; log in with `touchstone login`",
+        )),
+    }
+}
+
+/// What Kubernetes was asked and what the card signed must be the same, or someone between them changed it.
+pub(super) fn lifetime(asked: Option<i32>, signed: Ttl) -> Result<(), Denial> {
+    let wrong = |what: String| Err(denial("InvalidLifetime", what));
+    match asked.map(i64::from) {
+        None => wrong("spec.expirationSeconds is missing".to_owned()),
+        Some(seconds) if seconds < i64::from(Ttl::MIN.as_secs()) => wrong(format!(
+            "spec.expirationSeconds is {seconds}; the least is 600"
+        )),
+        Some(seconds) if seconds != i64::from(signed.as_secs()) => wrong(format!(
+            "spec.expirationSeconds is {seconds}, and the lifetime that the key signed is {signed}; they must be the same"
+        )),
+        Some(_) => Ok(()),
+    }
+}
+
+pub(super) fn cluster(claimed: &ClusterName, policy: &Policy) -> Result<(), Denial> {
+    if claimed == policy.cluster() {
+        return Ok(());
+    }
+    Err(denial(
+        "WrongCluster",
+        format!(
+            "the request is for cluster {claimed}, and this signer serves {}; correct the cluster's name in `touchstone config`",
+            policy.cluster()
+        ),
+    ))
+}
+
+pub(super) fn fresh(issued_at: Timestamp, seen_at: Timestamp) -> Result<(), Denial> {
+    let age = seconds_between(issued_at, seen_at);
+    if age.abs() <= FRESH_SECONDS {
+        return Ok(());
+    }
+    let (by, direction) = if age > 0 {
+        (age, "before")
+    } else {
+        (age.saturating_neg(), "after")
+    };
+    Err(denial(
+        "NotFresh",
+        format!(
+            "the request was signed {} {direction} it came in, by the clock of the engineer's machine ({issued_at}); at \
+             most 5 minutes are allowed. Set that clock (`timedatectl set-ntp true`) and log in again",
+            readable(by)
+        ),
+    ))
+}
+
+pub(super) fn user<'p>(name: &UserName, policy: &'p Policy) -> Result<&'p User, Denial> {
+    policy
+        .user(name)
+        .ok_or_else(|| denial("UnknownUser", policy.why_unknown(name)))
+}
+
+pub(super) fn creator(creator: &str, user: &UserName, policy: &Policy) -> Result<(), Denial> {
+    if policy.speaks_for(creator, user) {
+        return Ok(());
+    }
+    Err(denial(
+        "WrongCreator",
+        format!(
+            "the request is for {user} and was created by {creator:?}; if that is the same person, the policy has to say so: \
+             add it to the `usernames` of {user}"
+        ),
+    ))
+}
+
+pub(super) fn read_token(claims: &Claims) -> Result<[u8; 32], Denial> {
+    claims.read_token_sha256.ok_or_else(|| {
+        denial(
+            "NoReadToken",
+            "the request carries no read token, and without one nobody can read it back; log in with `touchstone login`",
+        )
+    })
+}
+
+pub(super) fn no_evidence() -> Denial {
+    denial(
+        "NoEvidence",
+        "the request carries no attestation of its key, and nothing else says who asks; make the key with `touchstone key \
+         generate`",
+    )
+}
+
+pub(super) fn denied_by_policy(evaluation: &Evaluation) -> Denial {
+    denial("DeniedByPolicy", evaluation.short())
+}
+
+/// Whose key it is, and what is known of it.
+pub(super) struct Asking {
+    /// What verified evidence says; `None` where there is none and the key itself is enrolled.
+    pub(super) attested: Option<Arc<Attested>>,
+}
+
+impl Asking {
+    pub(super) fn with(
+        request: &Request,
+        user: &User,
+        snapshot: &Snapshot,
+        cache: &EvidenceCache,
+        now: Timestamp,
+    ) -> Result<Self, Denial> {
+        let key = request.public_key();
+        let attested = match request.evidence() {
+            None => None,
+            Some(evidence) => Some(cache.verify(evidence, key, &snapshot.roots, now).map_err(
+                |error| {
+                    denial(
+                        "InvalidEvidence",
+                        format!("the key's attestation does not verify: {error}"),
+                    )
+                },
+            )?),
+        };
+        let serial = attested.as_ref().map(|attested| attested.serial);
+        let spki_sha256 = key.spki_sha256();
+        if user.has_enrolled(serial, &spki_sha256) {
+            return Ok(Self { attested });
+        }
+        let name = user.name();
+        let entry = "`touchstone key enrol` prints the lines for the policy";
+        let message = match serial {
+            None => format!(
+                "the request carries no attestation, and its key is not enrolled by its hash for {name}; {entry}"
+            ),
+            Some(serial) if user.serials().any(|enrolled| enrolled == serial) => format!(
+                "YubiKey {serial} is enrolled for {name} with another key than this one (sha256:{}); {entry}",
+                hex::encode(spki_sha256)
+            ),
+            Some(serial) => format!("YubiKey {serial} is not enrolled for {name}; {entry}"),
+        };
+        Err(denial("KeyNotEnrolled", message))
+    }
+}
+
+fn seconds_between(earlier: Timestamp, later: Timestamp) -> i64 {
+    later.as_second().saturating_sub(earlier.as_second())
+}
+
+/// A length of time in its largest unit, rounded down.
+fn readable(seconds: i64) -> String {
+    let (number, unit) = match seconds {
+        ..120 => (seconds, "seconds"),
+        120..7200 => (seconds / 60, "minutes"),
+        7200..172_800 => (seconds / 3600, "hours"),
+        _ => (seconds / 86_400, "days"),
+    };
+    format!("{number} {unit}")
+}
