@@ -130,7 +130,11 @@ impl Check {
 
     fn user_name(&mut self, at: &At<String>) -> Option<UserName> {
         let what = format!("user name {:?}", shown(&at.value));
-        self.ok(at, &what, UserName::parse(&at.value))
+        let name = self.ok(at, &what, UserName::parse(&at.value))?;
+        if is_reserved(name.as_str()) {
+            self.at(at, format!("{what} is a reserved one"));
+        }
+        Some(name)
     }
 
     /// A name of something that no certificate carries.
@@ -268,8 +272,7 @@ impl Check {
                 }
                 if is_reserved(&at.value) {
                     self.at(at, format!(
-                        "Kubernetes user name {:?} is one of Kubernetes' own, which many share; \
-                         it can't stand for {}",
+                        "Kubernetes user name {:?} is a reserved one, which many share; it can't stand for {}",
                         at.value, user.name.value
                     ));
                 } else if index

@@ -161,7 +161,7 @@ fn message(field: Field, rule: &Rule, policy: &Policy, facts: &Facts<'_>) -> Str
 }
 
 pub(super) fn reserved(name: &str) -> String {
-    format!("{name:?} is one of the names that Kubernetes keeps for itself; no policy can grant it")
+    format!("{name:?} is a reserved name, which no policy can grant")
 }
 
 pub(super) fn group_count(count: usize) -> String {

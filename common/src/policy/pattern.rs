@@ -7,14 +7,20 @@
 use crate::name::MAX_NAME_CHARS;
 use std::{fmt, sync::Arc};
 
-/// What no policy can reach: the names that Kubernetes keeps for itself.
-pub(crate) const RESERVED_PREFIX: &str = "system:";
+/// What no policy can reach: the names that Kubernetes keeps for itself, and those that the embedded API does.
+const RESERVED_PREFIXES: [&str; 2] = ["system:", "touchstone:"];
 
-/// Whether a name is one that Kubernetes keeps for itself, in any case of its letters.
+/// Whether a name is a reserved one, in any case of its letters.
 pub(crate) fn is_reserved(name: &str) -> bool {
-    name.as_bytes()
-        .get(..RESERVED_PREFIX.len())
-        .is_some_and(|start| start.eq_ignore_ascii_case(RESERVED_PREFIX.as_bytes()))
+    after_reserved(name).is_some()
+}
+
+/// What follows a reserved prefix.
+pub(crate) fn after_reserved(name: &str) -> Option<&str> {
+    RESERVED_PREFIXES.iter().find_map(|prefix| {
+        let (start, rest) = name.split_at_checked(prefix.len())?;
+        start.eq_ignore_ascii_case(prefix).then_some(rest)
+    })
 }
 
 /// A checked pattern.
@@ -80,10 +86,17 @@ impl Pattern {
         }
     }
 
-    /// Whether the pattern matches any name that Kubernetes keeps for itself.
+    /// Whether the pattern matches any reserved name.
     pub(crate) fn can_match_reserved(&self) -> bool {
-        match RESERVED_PREFIX.strip_prefix(&*self.prefix) {
-            None => self.prefix.starts_with(RESERVED_PREFIX),
+        RESERVED_PREFIXES
+            .iter()
+            .any(|prefix| self.can_match_from(prefix))
+    }
+
+    /// Whether the pattern matches any name that begins so.
+    fn can_match_from(&self, start: &str) -> bool {
+        match start.strip_prefix(&*self.prefix) {
+            None => self.prefix.starts_with(start),
             // Every position can still be brought to the end, by the characters that the tokens ask for.
             Some(rest) if !self.rest.is_empty() => self.run(rest) != 0,
             Some(rest) => rest.is_empty(),
@@ -203,6 +216,8 @@ mod tests {
             "**masters",
             "*:masters",
             "*ystem:*",
+            "touchstone:signer",
+            "touch*:*",
         ] {
             assert!(pattern(p).can_match_reserved(), "{p}");
         }

@@ -6,7 +6,7 @@ use crate::{
     policy::{
         at::At,
         hours::{Days, Hours, Minute},
-        pattern::{Pattern, RESERVED_PREFIX, is_reserved},
+        pattern::{Pattern, after_reserved, is_reserved},
         rule::{Decision, ReasonCondition, Rule, Stage, Who},
         user::TeamId,
         wire,
@@ -100,7 +100,7 @@ impl Check {
                 self.at(
                     group,
                     format!(
-                        "{:?} is a group that Kubernetes gives by itself; name teams or users",
+                        "{:?} is a group that Kubernetes gives by itself, not by who someone is; name teams or users",
                         shown(&group.value)
                     ),
                 );
@@ -133,7 +133,8 @@ impl Check {
                 self.at(
                     at,
                     format!(
-                        "group {:?} reaches the `system:` names, which Kubernetes keeps for itself and no policy can grant",
+                        "group {:?} reaches reserved names (`system:` is Kubernetes' own, `touchstone:` the embedded API's), \
+                         which no policy can grant",
                         at.value
                     ),
                 );
@@ -167,7 +168,7 @@ impl Check {
         let pattern = self.ok(at, &what, Pattern::parse(&at.value))?;
         // What stands around the stars has to be what a name may have; what a name may not begin with is said elsewhere.
         let sample = at.value.replace("**", "x").replace('*', "x");
-        let sample = match sample.strip_prefix(RESERVED_PREFIX) {
+        let sample = match after_reserved(&sample) {
             Some(rest) if reserved_too || pattern.can_match_reserved() => rest,
             _ => sample.as_str(),
         };

@@ -274,6 +274,7 @@ fn a_pattern_that_reaches_system_names_is_refused() {
         "*:masters",
         "System:masters",
         "ｓｙｓｔｅｍ:masters",
+        "touchstone:signer",
     ] {
         let said = refusal(&changed("jit:oncall:payments*", pattern));
         assert!(said.starts_with("policy.yaml:31:33: group "), "{said}");
@@ -297,6 +298,7 @@ fn names_are_held_to_the_rules_of_certificates() {
         ("jit:oncall:payments*", "***"),
         ("jit:oncall:payments*", ""),
         ("name: alice@example.com", "name: \"system:admin\""),
+        ("name: alice@example.com", "name: \"touchstone:signer\""),
         ("name: alice@example.com", "name: \"\""),
         ("cluster: prod", "cluster: \"pr od\""),
         ("teams: [payments]\n", "teams: [\" payments\"]\n"),

@@ -42,8 +42,11 @@ impl YubiKey {
         let root_der = certificate(root_name, root_name, long, &root, &root, &[&ca]);
         let f9_der = certificate(root_name, f9_name, long, &f9, &root, &[&ca]);
         let serial = attests.serial.to_be_bytes();
-        // Below 2^31 in these tests, so that no leading zero is needed; leading zeros go.
-        let serial = &serial[serial.iter().position(|b| *b != 0).unwrap()..];
+        let mut serial = &serial[..];
+        // DER's shortest form of a positive number; below 2^31 in these tests.
+        while serial[0] == 0 && serial[1] < 0x80 {
+            serial = &serial[1..];
+        }
         let extensions = [
             extension("2b0601040182c40a0303", &attests.firmware),
             extension("2b0601040182c40a0307", &tlv(0x02, serial)),
