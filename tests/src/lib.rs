@@ -12,4 +12,5 @@ pub mod child;
 pub mod cluster;
 pub mod engineer;
 pub mod pcscd;
+pub mod policy;
 pub mod yubikey;

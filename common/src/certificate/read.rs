@@ -158,8 +158,9 @@ fn check_ca(certificate: &Certificate<'_>) -> Result<Option<u8>, CertificateErro
         return Err(CertificateError::NotCa);
     };
     match certificate.key_usage().map_err(ReadError::Der)? {
-        Some(usage) if usage & x509::KEY_CERT_SIGN != 0 => Ok(path_length),
-        _ => Err(CertificateError::NotCa),
+        Some(usage) if usage & x509::KEY_CERT_SIGN == 0 => Err(CertificateError::NotCa),
+        // RFC 5280 section 4.2.1.3 restricts a key only where the extension is there; many cluster CAs have none.
+        Some(_) | None => Ok(path_length),
     }
 }
 
