@@ -80,7 +80,9 @@ pub enum CertificateError {
     #[error("the certificate's key usage does not fit its purpose")]
     KeyUsage,
     /// It lives longer than what was asked for.
-    #[error("the certificate lives until {not_after}, longer than the {ttl} that were asked for")]
+    #[error(
+        "the certificate lives until {not_after}, longer than the {ttl} that were asked for, or this computer's clock is slow"
+    )]
     LivesTooLong {
         /// Its end.
         not_after: Timestamp,

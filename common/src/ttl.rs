@@ -96,7 +96,8 @@ impl fmt::Display for Ttl {
 
 as_string!(Ttl, {
     "description": "A lifetime from 10m to 24h, such as 30m, 1h or 1h30m.",
-    "pattern": "^(?=.)([0-9]+h)?([0-9]+m)?([0-9]+s)?$"
+    "minLength": 2,
+    "pattern": "^([0-9]+h)?([0-9]+m)?([0-9]+s)?$"
 });
 
 #[cfg(test)]

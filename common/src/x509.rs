@@ -122,10 +122,15 @@ impl<'a> Certificate<'a> {
         let subject = fields.whole(Tag::Sequence)?;
         let spki = fields.whole(Tag::Sequence)?;
         // The unique identifiers [1] and [2] of version 2 are nowhere in use and not read.
-        let mut wrapper = fields.inner(asn1::context(3, true))?;
-        fields.finish()?;
-        let extensions = extensions(wrapper.inner(Tag::Sequence)?)?;
-        wrapper.finish()?;
+        let extensions = if fields.is_empty() {
+            Vec::new()
+        } else {
+            let mut wrapper = fields.inner(asn1::context(3, true))?;
+            fields.finish()?;
+            let extensions = extensions(wrapper.inner(Tag::Sequence)?)?;
+            wrapper.finish()?;
+            extensions
+        };
 
         Ok(Self {
             tbs,

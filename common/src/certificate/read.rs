@@ -223,10 +223,15 @@ impl ClientIdentity {
         if let Some((true, _)) = certificate.basic_constraints().map_err(ReadError::Der)? {
             return Err(CertificateError::IsCa);
         }
-        match certificate.key_usage().map_err(ReadError::Der)? {
-            Some(usage)
-                if usage & x509::DIGITAL_SIGNATURE != 0 && usage & x509::KEY_CERT_SIGN == 0 => {}
-            _ => return Err(CertificateError::KeyUsage),
+        // kube-controller-manager writes no key usage when a request asks for `client auth` alone.
+        let fits = certificate
+            .key_usage()
+            .map_err(ReadError::Der)?
+            .is_none_or(|usage| {
+                usage & x509::DIGITAL_SIGNATURE != 0 && usage & x509::KEY_CERT_SIGN == 0
+            });
+        if !fits {
+            return Err(CertificateError::KeyUsage);
         }
         let purposes = certificate.extended_key_usage().map_err(ReadError::Der)?;
         if purposes.as_deref() != Some(&[CLIENT_AUTH]) {

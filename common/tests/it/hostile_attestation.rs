@@ -498,9 +498,11 @@ fn a_test_root_is_one_self_signed_ca() {
     let signed_by_another = to_pem(&vendor.root.sign(&key()));
     assert_eq!(add(&signed_by_another), Err(AttestationError::Root));
     let mut no_ca = vendor.root.clone();
-    no_ca.extensions = vec![not_ca()];
-    assert_eq!(
-        add(&to_pem(&no_ca.sign(&vendor.root_key))),
-        Err(AttestationError::Root)
-    );
+    for extensions in [vec![not_ca()], vec![], vec![ca(None), key_usage(0x80)]] {
+        no_ca.extensions = extensions;
+        assert_eq!(
+            add(&to_pem(&no_ca.sign(&vendor.root_key))),
+            Err(AttestationError::Root)
+        );
+    }
 }

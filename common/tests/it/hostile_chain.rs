@@ -108,6 +108,13 @@ fn the_chain_that_the_attacks_start_from_is_kept() {
 }
 
 #[test]
+fn a_certificate_of_kube_controller_manager_has_no_key_usage() {
+    let mut cluster = Cluster::new();
+    cluster.leaf.extensions = vec![not_ca(), purposes(&[CLIENT_AUTH])];
+    assert!(cluster.verify().is_ok());
+}
+
+#[test]
 fn another_key_user_or_set_of_groups_is_refused() {
     let other = key();
     let spki = other.public_key().spki_der().to_vec();
