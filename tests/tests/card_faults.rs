@@ -1,14 +1,16 @@
 //! What goes wrong with cards, and what the engineer is told: the real program, the real pcscd, a virtual YubiKey.
 
 use std::{
-    process::{Command, Stdio},
+    process::Stdio,
     thread,
     time::{Duration, Instant},
 };
 use touchstone_tests::{
-    child::{Running, program},
+    child::Running,
+    cluster::{Cluster, Setup},
     engineer::{Engineer, PIN, Ran},
     pcscd::{Options, VirtualYubiKey},
+    policy::policy,
 };
 
 const USER: &str = "alice@example.com";
@@ -30,30 +32,24 @@ fn engineer() -> Engineer {
     engineer
 }
 
-/// An engineer with a key, whose cluster cannot be reached: for what happens before anything is sent.
-fn engineer_with_key() -> Engineer {
+/// An engineer with a key, and a signer that knows nobody: what fails here fails before anything is sent, or is denied.
+struct Setting {
+    engineer: Engineer,
+    _cluster: Cluster,
+}
+
+fn setting() -> Setting {
     let engineer = engineer();
     engineer.generate(&[]);
-    let data = engineer.path_text("signer");
-    Ran::of(Command::new(program("touchstone-signer")).args(["ca", "init", "--data", &data])).succeeded();
-    let bundle = engineer.path_text("signer/trust-bundle.pem");
-    let config = [
-        "config",
-        "set-cluster",
-        "demo",
-        "--server",
-        "https://127.0.0.1:9",
-        "--user",
-        USER,
-    ];
-    engineer
-        .run(
-            config
-                .iter()
-                .chain(&["--ca", &bundle, "--trust-bundle", &bundle]),
-        )
-        .succeeded();
-    engineer
+    let cluster = Cluster::start(&Setup {
+        policy: policy(&[]),
+        attestation_roots: vec![engineer.attestation_root()],
+    });
+    engineer.configure(&cluster);
+    Setting {
+        engineer,
+        _cluster: cluster,
+    }
 }
 
 #[test]
@@ -114,7 +110,8 @@ fn factory_secrets_are_refused_and_the_way_out_is_named() {
 
 #[test]
 fn an_occupied_slot_is_left_alone_until_overwrite_is_said() {
-    let engineer = engineer_with_key();
+    let engineer = engineer();
+    engineer.generate(&[]);
     let before = engineer.enrolment("payments");
     let pin = engineer.path_text("pin");
     let generate = ["key", "generate", "--pin-file", &pin];
@@ -132,7 +129,8 @@ fn an_occupied_slot_is_left_alone_until_overwrite_is_said() {
 
 #[test]
 fn a_wrong_pin_costs_one_try_and_says_how_many_are_left() {
-    let engineer = engineer_with_key();
+    let setting = setting();
+    let engineer = &setting.engineer;
     engineer.secret("pin", "999999");
     engineer.login("any").failed(exit::PIN, &["2 tries left"]);
     engineer.login("any").failed(exit::PIN, &["1 try left"]);
@@ -147,7 +145,8 @@ fn a_wrong_pin_costs_one_try_and_says_how_many_are_left() {
 
 #[test]
 fn a_locked_pin_names_the_way_to_unblock_it() {
-    let engineer = engineer_with_key();
+    let setting = setting();
+    let engineer = &setting.engineer;
     engineer.secret("pin", "999999");
     for _ in 0..3 {
         let _ = engineer.login("any");
@@ -170,7 +169,8 @@ fn a_locked_pin_names_the_way_to_unblock_it() {
 
 #[test]
 fn a_stray_otp_touch_is_no_pin_and_spends_no_try() {
-    let engineer = engineer_with_key();
+    let setting = setting();
+    let engineer = &setting.engineer;
     engineer.secret("pin", "cccccbcnvtjhgdffdvlkrcrkvtihkuvgnggtljvkrlin");
     for _ in 0..4 {
         engineer
@@ -187,7 +187,8 @@ fn a_stray_otp_touch_is_no_pin_and_spends_no_try() {
 
 #[test]
 fn the_touch_is_asked_for_when_the_card_waits_and_only_then() {
-    let engineer = engineer_with_key();
+    let setting = setting();
+    let engineer = &setting.engineer;
     let at_once = engineer.login("any");
     assert!(
         !at_once.stderr.to_lowercase().contains("touch your yubikey"),
@@ -203,7 +204,8 @@ fn the_touch_is_asked_for_when_the_card_waits_and_only_then() {
 
 #[test]
 fn a_touch_that_never_comes_ends_and_says_so() {
-    let engineer = engineer_with_key();
+    let setting = setting();
+    let engineer = &setting.engineer;
     engineer.yubikey().control("touch-mode never");
     engineer.yubikey().control("touch-timeout 1500");
     engineer.login("any").failed(exit::TOUCH, &["touch"]);
@@ -212,7 +214,8 @@ fn a_touch_that_never_comes_ends_and_says_so() {
 
 #[test]
 fn a_card_pulled_out_while_it_waits_is_named_as_such() {
-    let engineer = engineer_with_key();
+    let setting = setting();
+    let engineer = &setting.engineer;
     engineer.yubikey().control("touch-mode ask");
     let ran = thread::scope(|scope| {
         let login = scope.spawn(|| engineer.login("any"));
@@ -226,7 +229,8 @@ fn a_card_pulled_out_while_it_waits_is_named_as_such() {
 
 #[test]
 fn ctrl_c_while_the_card_waits_ends_at_once_and_leaves_nothing() {
-    let engineer = engineer_with_key();
+    let setting = setting();
+    let engineer = &setting.engineer;
     engineer.yubikey().control("touch-mode ask");
     let mut login = engineer.login_command("any");
     let login = login
@@ -250,7 +254,8 @@ fn ctrl_c_while_the_card_waits_ends_at_once_and_leaves_nothing() {
 
 #[test]
 fn the_pin_is_in_no_log_however_loud() {
-    let engineer = engineer_with_key();
+    let setting = setting();
+    let engineer = &setting.engineer;
     let ran = Ran::of(
         engineer
             .login_command("any")
