@@ -143,7 +143,7 @@ pub enum Error {
     #[error(transparent)]
     Credential(#[from] CredentialError),
     /// Factory secrets.
-    #[error("the {} of YubiKey {serial} {} still the factory's, which everyone knows", .which.join(" and the "), if .which.len() == 1 { "is" } else { "are" })]
+    #[error("{} of YubiKey {serial} {} still the factory's, which everyone knows", listed(.which), if .which.len() == 1 { "is" } else { "are" })]
     FactorySecrets {
         /// Which YubiKey.
         serial: u32,
@@ -293,6 +293,14 @@ impl Error {
     }
 }
 
+fn listed(names: &[&str]) -> String {
+    match names {
+        [] => String::new(),
+        [only] => (*only).to_owned(),
+        [others @ .., last] => format!("{} and {last}", others.join(", ")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -328,12 +336,12 @@ mod tests {
     fn factory_secrets_are_named_with_the_command_that_changes_them() {
         let error = Error::FactorySecrets {
             serial: 7,
-            which: vec!["PIN", "management key"],
+            which: vec!["PIN", "PUK", "management key"],
         };
         assert!(
             error
                 .to_string()
-                .contains("PIN and the management key of YubiKey 7 are still")
+                .contains("PIN, PUK and management key of YubiKey 7 are still")
         );
         assert!(
             error

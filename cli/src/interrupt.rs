@@ -31,7 +31,11 @@ pub fn install() {
         })?;
         let _whole = shield();
         terminal::restore_echo();
-        let _ = writeln!(std::io::stderr(), "\ninterrupted");
+        // A new line, because the terminal shows ^C in the one before.
+        let _ = match exit {
+            Exit::Interrupted => writeln!(std::io::stderr(), "\ninterrupted"),
+            _ => writeln!(std::io::stderr(), "terminated"),
+        };
         std::process::exit(exit.code().into());
     };
     // Without the handler the default disposition ends the process: no worse than before.

@@ -98,10 +98,17 @@ impl Pin {
     /// # Errors
     /// When it cannot be a new PIN.
     pub fn parse_new(text: &[u8]) -> Result<Self, PinError> {
-        if text == b"123456" {
+        let pin = Self::parse(text)?;
+        if pin.is_factory() {
             return Err(PinError::Factory("123456"));
         }
-        Self::parse(text)
+        Ok(pin)
+    }
+
+    /// Whether it is the one that every YubiKey has when it is new.
+    #[must_use]
+    pub fn is_factory(&self) -> bool {
+        self.expose() == b"123456"
     }
 }
 
@@ -233,7 +240,7 @@ impl PinSource {
                 loop {
                     match Pin::parse(&terminal.secret(&prompt)?) {
                         Err(error @ (PinError::OtpTouch | PinError::Length { .. })) => {
-                            terminal.say(&format!("{error}."))?;
+                            terminal.complain(&error)?;
                         }
                         other => return other,
                     }
@@ -258,14 +265,14 @@ pub fn ask_new<T>(
             Ok(parsed) => parsed,
             Err(PinError::Terminal(error)) => return Err(error.into()),
             Err(error) => {
-                terminal.say(&format!("{error}."))?;
+                terminal.complain(&error)?;
                 continue;
             }
         };
         if *terminal.secret(&format!("The new {what} again: "))? == *first {
             return Ok(parsed);
         }
-        terminal.say(&format!("{}.", PinError::Differ))?;
+        terminal.complain(&PinError::Differ)?;
     }
 }
 

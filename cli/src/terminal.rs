@@ -2,6 +2,7 @@
 
 use rustix::termios::{self, LocalModes, OptionalActions, Termios};
 use std::{
+    fmt,
     fs::File,
     io::{self, Read, Write as _},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -58,6 +59,21 @@ impl Terminal {
     /// When the terminal fails.
     pub fn say(&mut self, text: &str) -> Result<(), TerminalError> {
         Ok(writeln!(self.tty, "{text}")?)
+    }
+
+    /// Says what is wrong with an answer, as a sentence.
+    ///
+    /// # Errors
+    /// When the terminal fails.
+    pub fn complain(&mut self, about: &dyn fmt::Display) -> Result<(), TerminalError> {
+        let about = about.to_string();
+        let mut rest = about.chars();
+        let first: String = rest
+            .next()
+            .into_iter()
+            .flat_map(char::to_uppercase)
+            .collect();
+        self.say(&format!("{first}{}.", rest.as_str()))
     }
 
     /// Asks for a line without echo.

@@ -3,11 +3,12 @@
 use super::{Enrolment, list};
 use crate::{
     args::KeyGenerate,
-    card::{Card, KeySlot, pin_policy_in_words, signer, touch_policy_in_words},
+    card::{Card, KeySlot, ManagementAccess, pin_policy_in_words, signer, touch_policy_in_words},
     command::{management_access, open, setup, verified_pin},
     error::Error,
     interrupt,
     output::Output,
+    pin::Pin,
     terminal::Terminal,
 };
 use serde::Serialize;
@@ -57,9 +58,10 @@ pub(in crate::command) fn run(args: &KeyGenerate, output: Output) -> Result<(), 
         output.progress(&format!("Slot {slot} holds {what}: it will be replaced."));
     }
 
-    let pin = refuse_factory_secrets(args, card, output)?;
-    if args.management.management_key_file.is_none() && pin.is_none() {
-        verified_pin(card, &args.pin)?;
+    let verified = refuse_factory_secrets(args, card, output)?;
+    if args.management.management_key_file.is_none() && verified.is_none() {
+        let pin = verified_pin(card, &args.pin)?;
+        refuse_untold_factory_secrets(card, &pin)?;
     }
     card.authenticate(&management_access(&args.management)?)?;
 
@@ -130,17 +132,31 @@ fn refuse_factory_secrets(
     let Ok(mut terminal) = Terminal::open("touchstone key setup") else {
         return Err(refused);
     };
-    terminal.say(&format!("{}.", capitalised(&refused.to_string())))?;
+    terminal.say(&format!("{refused}."))?;
     if !terminal.confirm("Change them now?")? {
         return Err(refused);
     }
     setup::interactive(card, &mut terminal, output).map(Some)
 }
 
-fn capitalised(text: &str) -> String {
-    let mut chars = text.chars();
-    chars
-        .next()
-        .map(|first| first.to_uppercase().chain(chars).collect())
-        .unwrap_or_default()
+/// Firmware before 5.3 does not tell. The PIN that was typed shows itself, and the management key may be tried: it has
+/// no retry counter. Of the PUK nothing can be known without spending a try.
+fn refuse_untold_factory_secrets(card: &mut dyn Card, pin: &Pin) -> Result<(), Error> {
+    if card.secrets()?.pin.factory.is_some() {
+        return Ok(());
+    }
+    let mut which = Vec::new();
+    if pin.is_factory() {
+        which.push("PIN");
+    }
+    if card.authenticate(&ManagementAccess::Factory).is_ok() {
+        which.push("management key");
+    }
+    if which.is_empty() {
+        return Ok(());
+    }
+    Err(Error::FactorySecrets {
+        serial: card.serial(),
+        which,
+    })
 }
