@@ -88,7 +88,7 @@ fn a_touch_gives_thirty_minutes_that_openssl_kubectl_and_the_api_server_agree_on
         "-noout",
         "-text",
         "-nameopt",
-        "RFC2253,-esc_msb",
+        "sname,sep_comma_plus",
     ]);
     for expected in [
         &format!("Subject: CN={USER},O={GRANTED}"),

@@ -147,20 +147,7 @@ fn start_control_plane(assets: &Path, dir: &Path, client_ca: &Path) -> ControlPl
     let token_file = dir.join("tokens.csv");
     fs::write(&token_file, tokens).expect("write the token file");
 
-    let service_account_key = dir.join("service-account.pem");
-    let made = Command::new("openssl")
-        .args([
-            "genpkey",
-            "-algorithm",
-            "EC",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-out",
-        ])
-        .arg(&service_account_key)
-        .output()
-        .expect("run openssl");
-    assert!(made.status.success(), "make the service account key");
+    let [private, public] = service_account_keys(dir);
 
     let etcd_client = free_port();
     let etcd_peer = free_port();
@@ -216,9 +203,9 @@ fn start_control_plane(assets: &Path, dir: &Path, client_ca: &Path) -> ControlPl
             ])
             .args(["--service-account-issuer", "https://touchstone.test"])
             .arg("--service-account-key-file")
-            .arg(&service_account_key)
+            .arg(&public)
             .arg("--service-account-signing-key-file")
-            .arg(&service_account_key)
+            .arg(&private)
             .arg("--cert-dir")
             .arg(dir.join("apiserver"))
             .arg("--client-ca-file")
@@ -275,6 +262,32 @@ fn apply(kubeconfig: &Path, dir: &Path, name: &str, manifest: &str) {
         "apply {name}: {}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// The pair that signs service account tokens: private, then public.
+fn service_account_keys(dir: &Path) -> [PathBuf; 2] {
+    let pair = ["service-account.key", "service-account.pub"].map(|name| dir.join(name));
+    let [private, public] = &pair;
+    let openssl = |command: &mut Command| {
+        let output = command.output().expect("run openssl");
+        assert!(output.status.success(), "make the service account key");
+    };
+    let curve = ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"];
+    openssl(
+        Command::new("openssl")
+            .arg("genpkey")
+            .args(curve)
+            .arg("-out")
+            .arg(private),
+    );
+    openssl(
+        Command::new("openssl")
+            .args(["pkey", "-pubout", "-in"])
+            .arg(private)
+            .arg("-out")
+            .arg(public),
+    );
+    pair
 }
 
 /// A port that was free a moment ago: etcd and kube-apiserver cannot tell which port 0 became.
