@@ -5,11 +5,12 @@
 
 use crate::{
     config::{ConfigError, base_directory},
-    file,
+    file, interrupt,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{env, fmt, fs, io, path::PathBuf};
+use touchstone_common::certificate;
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 /// Overrides where the state is.
@@ -61,7 +62,7 @@ impl CredentialError {
         match self {
             Self::Ended { cluster, .. } => Some(login(cluster)),
             Self::None { cluster, .. } => Some(login(cluster.as_deref().unwrap_or("NAME"))),
-            Self::Malformed { .. } => Some("remove the file and log in again".to_owned()),
+            Self::Malformed { .. } => Some("log in again".to_owned()),
             Self::Io { .. } => None,
         }
     }
@@ -95,7 +96,8 @@ pub struct Credential {
     pub slot: String,
     /// Name of the request.
     pub request: String,
-    /// Leaf and what it chains through, PEM.
+    /// Leaf and what it chains through, PEM: kept in a file of its own.
+    #[serde(skip)]
     pub chain_pem: String,
 }
 
@@ -210,9 +212,30 @@ impl Store {
     /// The certificate kept for a cluster.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When it cannot be read, or its chain is not the one that was verified.
     pub fn credential(&self, cluster: &str) -> Result<Option<Credential>, CredentialError> {
-        self.read(cluster, "credential.json")
+        let Some(credential) = self.read::<Credential>(cluster, "credential.json")? else {
+            return Ok(None);
+        };
+        let path = self.certificate_path(cluster);
+        let chain_pem = fs::read_to_string(&path).map_err(|source| CredentialError::Io {
+            verb: "read",
+            path: path.clone(),
+            source,
+        })?;
+        let leaf = pem::parse_many(&chain_pem)
+            .ok()
+            .and_then(|blocks| Some(certificate::fingerprint(blocks.first()?.contents())));
+        if leaf.map(hex::encode) != Some(credential.fingerprint.clone()) {
+            return Err(CredentialError::Malformed {
+                path,
+                why: "it is not the certificate that was verified at login".to_owned(),
+            });
+        }
+        Ok(Some(Credential {
+            chain_pem,
+            ..credential
+        }))
     }
 
     /// The request that waits for a cluster.
@@ -296,6 +319,7 @@ impl Store {
     /// # Errors
     /// When it cannot be written; what was kept before then still is.
     pub fn keep(&self, credential: &Credential) -> Result<(), CredentialError> {
+        let _both = interrupt::shield();
         let path = self.certificate_path(&credential.cluster);
         file::replace(&path, credential.chain_pem.as_bytes()).map_err(|source| {
             CredentialError::Io {
@@ -364,11 +388,11 @@ mod tests {
             not_before: "2026-01-01T00:00:00Z".parse().unwrap(),
             not_after: "2026-01-01T00:30:00Z".parse().unwrap(),
             serial: "ab".to_owned(),
-            fingerprint: "cd".to_owned(),
+            fingerprint: hex::encode(certificate::fingerprint(b"leaf")),
             yubikey: 12_345_678,
             slot: "9a".to_owned(),
             request: "touchstone-alice-x".to_owned(),
-            chain_pem: "PEM".to_owned(),
+            chain_pem: pem::encode(&pem::Pem::new("CERTIFICATE", b"leaf".to_vec())),
         }
     }
 
@@ -382,7 +406,6 @@ mod tests {
             store.credentials().unwrap(),
             [credential("dev"), credential("prod")]
         );
-        assert_eq!(fs::read(store.certificate_path("prod")).unwrap(), b"PEM");
         store.forget("prod").unwrap();
         assert_eq!(store.credentials().unwrap(), [credential("dev")]);
         assert!(!store.certificate_path("prod").exists());
@@ -391,6 +414,21 @@ mod tests {
     #[test]
     fn a_read_token_is_never_printed() {
         assert_eq!(format!("{:?}", ReadToken::new(&[7; 32])), "[redacted]");
+    }
+
+    #[test]
+    fn a_chain_that_someone_else_wrote_is_refused() {
+        let (_directory, store) = store();
+        store.keep(&credential("prod")).unwrap();
+        let planted = pem::encode(&pem::Pem::new("CERTIFICATE", b"other".to_vec()));
+        fs::write(store.certificate_path("prod"), planted).unwrap();
+        let error = store.credential("prod").unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("not the certificate that was verified"),
+            "{error}"
+        );
     }
 
     #[test]

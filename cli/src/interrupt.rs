@@ -2,6 +2,7 @@
 
 use crate::{error::Exit, terminal};
 use std::{
+    cell::Cell,
     io::Write as _,
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
@@ -10,9 +11,30 @@ use tokio::signal::unix::{SignalKind, signal};
 
 static WHOLE: Mutex<()> = Mutex::new(());
 
-/// While the guard lives, an interruption waits: for writes to the card and to disk, which take well under a second.
-pub fn shield() -> MutexGuard<'static, ()> {
-    WHOLE.lock().unwrap_or_else(PoisonError::into_inner)
+thread_local! {
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Keeps interruptions waiting while it lives.
+#[derive(Debug)]
+pub struct Shield {
+    /// Held by the outermost of a thread's shields.
+    _whole: Option<MutexGuard<'static, ()>>,
+}
+
+/// While the shield lives, an interruption waits: for writes to the card and to disk, which take well under a second.
+#[must_use]
+pub fn shield() -> Shield {
+    let outermost = DEPTH.replace(DEPTH.get() + 1) == 0;
+    Shield {
+        _whole: outermost.then(|| WHOLE.lock().unwrap_or_else(PoisonError::into_inner)),
+    }
+}
+
+impl Drop for Shield {
+    fn drop(&mut self) {
+        DEPTH.set(DEPTH.get() - 1);
+    }
 }
 
 /// From here on, SIGINT and SIGTERM put the terminal's echo back and end the process with their exit codes.
@@ -44,4 +66,18 @@ pub fn install() {
             .name("interrupt".to_owned())
             .spawn(listen),
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shields_may_stand_in_each_other_and_the_outermost_holds() {
+        let outer = shield();
+        drop(shield());
+        assert!(WHOLE.try_lock().is_err());
+        drop(outer);
+        drop(shield());
+    }
 }

@@ -130,7 +130,7 @@ impl CardKey {
     /// less than 100 ms, RSA-2048 less than 300 ms.
     fn patience(&self) -> Duration {
         Duration::from_millis(match self.public_key.algorithm() {
-            KeyAlgorithm::Ed25519 | KeyAlgorithm::P256 | KeyAlgorithm::P384 => 250,
+            KeyAlgorithm::Ed25519 | KeyAlgorithm::P256 | KeyAlgorithm::P384 => 350,
             KeyAlgorithm::Rsa { bits: ..=2048 } => 500,
             KeyAlgorithm::Rsa { .. } => 2000,
         })

@@ -25,7 +25,7 @@ use touchstone_common::attestation::{PinPolicy, Slot};
 struct Who {
     cluster: String,
     server: String,
-    username: String,
+    user: String,
     uid: Option<String>,
     groups: Vec<String>,
     extra: BTreeMap<String, Vec<String>>,
@@ -77,7 +77,7 @@ pub(super) fn run(args: &Whoami, output: Output) -> Result<(), Error> {
     let who = Who {
         cluster: credential.cluster,
         server,
-        username: info.username.unwrap_or_default(),
+        user: info.username.unwrap_or_default(),
         uid: info.uid,
         groups: info.groups.unwrap_or_default(),
         extra: info.extra.unwrap_or_default(),
@@ -85,7 +85,7 @@ pub(super) fn run(args: &Whoami, output: Output) -> Result<(), Error> {
     output.data(&who, |who| {
         pairs(&[
             ("cluster", format!("{} ({})", who.cluster, who.server)),
-            ("username", printable(&who.username)),
+            ("user", printable(&who.user)),
             ("groups", printable(&who.groups.join(", "))),
         ])
     })
