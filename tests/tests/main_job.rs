@@ -141,7 +141,7 @@ fn a_touch_gives_thirty_minutes_that_openssl_kubectl_and_the_api_server_agree_on
         "--pin-file",
         &engineer.path_text("pin"),
     ]);
-    assert_eq!(me["user"], USER, "{me}");
+    assert_eq!(me["username"], USER, "{me}");
     assert!(
         me["groups"]
             .as_array()
@@ -224,7 +224,7 @@ fn every_kind_of_key_that_the_card_makes_gets_a_certificate_and_opens_the_server
             "--pin-file",
             &setting.engineer.path_text("pin"),
         ]);
-        assert_eq!(me["user"], USER, "{algorithm}: {me}");
+        assert_eq!(me["username"], USER, "{algorithm}: {me}");
     }
 }
 
@@ -379,19 +379,29 @@ fn logging_out_forgets_the_certificate_and_says_that_it_lives_on() {
 }
 
 #[test]
-fn a_planted_certificate_is_not_believed() {
+fn a_broken_credential_is_named_and_not_believed() {
     let setting = Setting::new();
     setting.engineer.login(GRANTED).succeeded();
-    let certificate = setting.engineer.certificate("demo");
-    fs::write(&certificate, "-----BEGIN CERTIFICATE-----\nnonsense\n")
-        .expect("plant a certificate");
+    let credential = setting.engineer.file("state/demo/credential.json");
+    assert!(is_private(&credential));
+    let kept = fs::read_to_string(&credential).expect("read the credential");
     let pin = setting.engineer.path_text("pin");
-    for command in [
-        &["status"][..],
-        &["whoami", "--cluster", "demo", "--pin-file", &pin][..],
+    let whoami = ["whoami", "--cluster", "demo", "--pin-file", &pin];
+    for broken in [
+        "",
+        "nonsense",
+        "{}",
+        &kept.replace("chainPem", "chainPen"),
+        &kept.replace("MII", "AII"),
     ] {
-        let ran = setting.engineer.run(command);
-        assert!(!ran.stderr.contains("panicked"), "{ran}");
-        assert!(ran.code != Some(0) || !ran.stdout.contains(USER), "{ran}");
+        fs::write(&credential, broken).expect("break the credential");
+        let ran = setting.engineer.run(whoami);
+        assert!(!matches!(ran.code, Some(0) | None), "{ran}");
+        assert!(
+            ran.stderr.contains("error:") && !ran.stderr.contains("panicked"),
+            "{ran}"
+        );
     }
+    setting.engineer.login(GRANTED).succeeded();
+    setting.engineer.run(whoami).succeeded();
 }
