@@ -6,12 +6,15 @@ mod embedded;
 mod envtest;
 
 use crate::child::{Running, program};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use std::{
     ffi::OsStr,
     fs,
+    io::Write as _,
     path::{Path, PathBuf},
-    process::{Command, Output},
-    time::Duration,
+    process::{Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 use tempfile::TempDir;
 
@@ -151,6 +154,78 @@ impl Cluster {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// Sends a request as `user` would, without `touchstone`.
+    ///
+    /// # Panics
+    /// When it is not taken.
+    pub fn submit(&self, user: &str, csr_pem: &str) {
+        let answer = self.try_submit(user, csr_pem);
+        assert!(
+            answer.contains("\"CertificateSigningRequest\""),
+            "the request is not taken: {answer}"
+        );
+    }
+
+    /// Sends a request as `user` would; what the API server answers.
+    ///
+    /// # Panics
+    /// When the client cannot be started.
+    #[must_use]
+    pub fn try_submit(&self, user: &str, csr_pem: &str) -> String {
+        let request =
+            manifest_generated("touchstone-test-", "touchstone.dev/client", csr_pem).to_string();
+        let mut client = match &self.control_plane {
+            Some(control_plane) => {
+                let mut kubectl = kubectl(&control_plane.kubeconfig(user));
+                kubectl.args(["create", "-o", "json", "-f", "-"]);
+                kubectl
+            }
+            None => {
+                let mut curl = Command::new("curl");
+                curl.args([
+                    "--silent",
+                    "--show-error",
+                    "--max-time",
+                    "20",
+                    "--header",
+                    "Content-Type: application/json",
+                ]);
+                curl.arg("--cacert")
+                    .arg(&self.files.server_ca)
+                    .args(["--data-binary", "@-"]);
+                curl.arg(format!(
+                    "{}/apis/certificates.k8s.io/v1/certificatesigningrequests",
+                    self.files.server
+                ));
+                curl
+            }
+        };
+        let output = with_input(&mut client, &request);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        // Pretty or not is the server's choice.
+        text(&output.stdout).replace("\": \"", "\":\"") + &text(&output.stderr)
+    }
+
+    /// Waits until the cluster looks as `ready` wants it.
+    ///
+    /// # Panics
+    /// After half a minute; the signer's output is in the message.
+    pub fn wait_until(&self, what: &str, ready: impl Fn(&Self) -> bool) {
+        let end = Instant::now() + Duration::from_secs(30);
+        while !ready(self) {
+            let output = self
+                .signer
+                .as_ref()
+                .map(Running::output)
+                .unwrap_or_default();
+            assert!(
+                Instant::now() < end,
+                "waited in vain until {what}; the signer wrote:\n{output}"
+            );
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     /// The arguments of `touchstone config set-cluster` that lead `user` to this cluster.
     #[must_use]
     pub fn client_arguments(&self, user: &str) -> Vec<String> {
@@ -174,6 +249,46 @@ impl Cluster {
         arguments.extend(["--trust-bundle".to_owned(), path(&self.files.trust_bundle)]);
         arguments
     }
+}
+
+/// A CertificateSigningRequest of thirty minutes for client auth.
+#[must_use]
+pub fn manifest(name: &str, signer_name: &str, csr_pem: &str) -> serde_json::Value {
+    let mut request = manifest_generated("", signer_name, csr_pem);
+    request["metadata"] = serde_json::json!({ "name": name });
+    request
+}
+
+fn manifest_generated(prefix: &str, signer_name: &str, csr_pem: &str) -> serde_json::Value {
+    serde_json::json!({
+        "apiVersion": "certificates.k8s.io/v1",
+        "kind": "CertificateSigningRequest",
+        "metadata": { "generateName": prefix },
+        "spec": {
+            "request": STANDARD.encode(csr_pem),
+            "signerName": signer_name,
+            "expirationSeconds": 1800,
+            "usages": ["client auth"],
+        },
+    })
+}
+
+/// Runs a command to its end with `input` on its standard input.
+fn with_input(command: &mut Command, input: &str) -> Output {
+    let child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child = child.unwrap_or_else(|error| panic!("run {command:?}: {error}"));
+    // Dropped at the end of the statement, which closes it.
+    child
+        .stdin
+        .take()
+        .expect("a pipe")
+        .write_all(input.as_bytes())
+        .expect("write the input");
+    child.wait_with_output().expect("wait for a client")
 }
 
 /// kubectl with `kubeconfig`, and nothing of the user's own.
