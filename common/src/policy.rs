@@ -10,6 +10,7 @@ mod evaluate;
 mod explain;
 mod hours;
 mod key;
+mod lint;
 mod load;
 mod pattern;
 mod rule;
@@ -22,6 +23,7 @@ mod wire;
 pub use at::Position;
 pub use evaluate::{Evaluation, Facts, KeyFacts, Outcome, Verdict};
 pub use explain::Violation;
+pub use lint::{Lint, Severity, lint};
 pub use load::{Finding, LoadError};
 pub use rule::{Decision, Rule, Stage};
 pub use user::User;
@@ -35,6 +37,15 @@ use user::TeamId;
 
 /// The most bytes a policy file may have.
 pub const MAX_POLICY_BYTES: usize = 4 * 1024 * 1024;
+
+/// The language's JSON Schema, for editors and other programs.
+#[must_use]
+pub fn schema() -> serde_json::Value {
+    schemars::generate::SchemaSettings::draft2020_12()
+        .into_generator()
+        .into_root_schema_for::<wire::Policy>()
+        .into()
+}
 
 /// A policy that was read and checked.
 #[derive(Clone, Debug)]

@@ -82,7 +82,7 @@ impl Pattern {
         match name.strip_prefix(&*self.prefix) {
             None => false,
             Some(rest) if self.rest.is_empty() => rest.is_empty(),
-            Some(rest) => self.run(rest) & (1 << self.rest.len()) != 0,
+            Some(rest) => self.is_end(self.run(rest.chars().map(Token::Char))),
         }
     }
 
@@ -98,28 +98,55 @@ impl Pattern {
         match start.strip_prefix(&*self.prefix) {
             None => self.prefix.starts_with(start),
             // Every position can still be brought to the end, by the characters that the tokens ask for.
-            Some(rest) if !self.rest.is_empty() => self.run(rest) != 0,
+            Some(rest) if !self.rest.is_empty() => self.run(rest.chars().map(Token::Char)) != 0,
             Some(rest) => rest.is_empty(),
         }
+    }
+
+    /// Whether every name that `other` matches is known to match this pattern too.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        let Some(between) = other.prefix.strip_prefix(&*self.prefix) else {
+            return false;
+        };
+        // A star that takes another star takes whatever that one stands for.
+        let tokens = between
+            .chars()
+            .map(Token::Char)
+            .chain(other.rest.iter().copied());
+        self.is_end(self.run(tokens))
+    }
+
+    /// Whether the pattern names nothing itself: `*`, `**`, `*:*` and their like.
+    pub(crate) fn is_all_stars(&self) -> bool {
+        self.text.contains('*') && self.text.chars().all(|c| matches!(c, '*' | ':'))
+    }
+
+    /// Whether the last star stops at a colon and nothing follows it.
+    pub(crate) fn ends_in_single_star(&self) -> bool {
+        self.rest.last() == Some(&Token::AnyButColon)
     }
 
     pub(crate) fn as_str(&self) -> &str {
         &self.text
     }
 
-    fn run(&self, text: &str) -> Reached {
+    fn is_end(&self, reached: Reached) -> bool {
+        reached & (1 << self.rest.len()) != 0
+    }
+
+    fn run(&self, name: impl IntoIterator<Item = Token>) -> Reached {
         let mut reached = self.skip_stars(1);
-        for c in text.chars() {
+        for next_in_name in name {
             let mut next: Reached = 0;
             for (i, token) in self.rest.iter().enumerate() {
                 if reached & (1 << i) == 0 {
                     continue;
                 }
-                match token {
-                    Token::Any => next |= 1 << i,
-                    Token::AnyButColon if c != ':' => next |= 1 << i,
-                    Token::Char(wanted) if *wanted == c => next |= 1 << (i + 1),
-                    Token::AnyButColon | Token::Char(_) => {}
+                match (token, next_in_name) {
+                    (Token::Any, _) | (Token::AnyButColon, Token::AnyButColon) => next |= 1 << i,
+                    (Token::AnyButColon, Token::Char(c)) if c != ':' => next |= 1 << i,
+                    (Token::Char(wanted), Token::Char(c)) if *wanted == c => next |= 1 << (i + 1),
+                    (Token::AnyButColon | Token::Char(_), _) => {}
                 }
             }
             reached = self.skip_stars(next);
@@ -235,6 +262,29 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_pattern_covers_what_its_stars_take() {
+        for (outer, inner) in [
+            ("a", "a"),
+            ("**", "a:*:b**"),
+            ("jit:**", "jit:oncall:*"),
+            ("a*", "a*"),
+            ("a*", "ab*c"),
+            ("a**", "a*"),
+        ] {
+            assert!(pattern(outer).covers(&pattern(inner)), "{outer} {inner}");
+        }
+        for (outer, inner) in [
+            ("a*", "a**"),
+            ("a*", "a*:b"),
+            ("*:*", "**"),
+            ("ab*", "a*"),
+            ("a", "a*"),
+        ] {
+            assert!(!pattern(outer).covers(&pattern(inner)), "{outer} {inner}");
+        }
+    }
+
     /// The obvious definition, exponential, to hold the fast one against.
     fn slowly(pattern: &[char], name: &[char]) -> bool {
         match (pattern, name) {
@@ -254,6 +304,15 @@ mod tests {
             if let Ok(pattern) = Pattern::parse(&p) {
                 let (p, n): (Vec<char>, Vec<char>) = (p.chars().collect(), name.chars().collect());
                 prop_assert_eq!(pattern.matches(&name), slowly(&p, &n));
+            }
+        }
+
+        #[test]
+        fn what_a_covered_pattern_matches_the_covering_one_matches(
+            outer in "[ab:*]{0,6}", inner in "[ab:*]{0,6}", name in "[ab:]{0,6}",
+        ) {
+            if let (Ok(outer), Ok(inner)) = (Pattern::parse(&outer), Pattern::parse(&inner)) {
+                prop_assert!(!outer.covers(&inner) || !inner.matches(&name) || outer.matches(&name));
             }
         }
 

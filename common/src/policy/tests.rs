@@ -2,6 +2,7 @@
 
 mod evaluating;
 mod explaining;
+mod linting;
 mod loading;
 mod properties;
 
