@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod ca;
 pub mod crd;
+pub mod policy;
 pub mod run;
 pub mod standalone;
 
@@ -66,6 +67,9 @@ pub enum Command {
     /// The audit log
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// The policy file: check it, explain it
+    #[command(subcommand)]
+    Policy(policy::Policy),
     /// Print the CustomResourceDefinition of Grants
     Crd,
     /// Print completions for a shell
@@ -124,6 +128,7 @@ fn dispatch(arguments: Arguments) -> Result<(), Error> {
             ca.run()
         }
         Command::Audit(audit) => audit.run(),
+        Command::Policy(policy) => policy.run(),
         Command::Crd => print(&crd::yaml()),
         Command::Completions { shell } => {
             let mut text = Vec::new();

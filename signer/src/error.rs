@@ -2,7 +2,7 @@
 
 use crate::{
     audit::AuditError, ca::CaError, controller::ControllerError, data_dir::DataDirError,
-    reload::PolicyFileError,
+    reload::PolicyFileError, review::ReviewError,
 };
 use std::{fmt::Write as _, io, path::PathBuf, process::ExitCode};
 
@@ -89,6 +89,25 @@ pub enum Error {
     /// The policy.
     #[error(transparent)]
     Policy(#[from] PolicyFileError),
+    /// Lint found errors. They have been printed.
+    #[error("accept the policy {}: {errors} to correct", path.display())]
+    PolicyLint {
+        /// The file.
+        path: PathBuf,
+        /// How many.
+        errors: usize,
+    },
+    /// The request to explain cannot be read.
+    #[error("read the request {}", path.display())]
+    RequestRead {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The request could not be judged.
+    #[error(transparent)]
+    Review(#[from] ReviewError),
     /// The system does not give what every program needs.
     #[error("start")]
     Runtime(#[source] io::Error),
@@ -119,6 +138,9 @@ impl Error {
             Self::ApiServe(_)
             | Self::Listen { .. }
             | Self::Output(_)
+            | Self::PolicyLint { .. }
+            | Self::RequestRead { .. }
+            | Self::Review(_)
             | Self::Runtime(_)
             | Self::Task(_) => Exit::Failed,
         }
@@ -149,7 +171,9 @@ impl Error {
             Self::LogFilter(_) => "set RUST_LOG to something like info or touchstone_signer=debug".into(),
             Self::Policy(error) => error.remedy(),
             Self::Task(_) => "please report it with the signer's log, then start again: nothing was lost".into(),
-            Self::ApiServe(_) | Self::Output(_) | Self::Runtime(_) => return None,
+            Self::RequestRead { .. } => "name a readable file with the request in PEM with --request".into(),
+            Self::Review(_) => "name another time with --at".into(),
+            Self::ApiServe(_) | Self::Output(_) | Self::PolicyLint { .. } | Self::Runtime(_) => return None,
         })
     }
 

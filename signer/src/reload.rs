@@ -173,7 +173,8 @@ impl PolicyFile {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, PolicyFileError> {
+/// The file's content, if it is not far too large.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, PolicyFileError> {
     let at = |source| PolicyFileError::Read {
         path: path.to_owned(),
         source,

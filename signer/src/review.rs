@@ -6,11 +6,13 @@
 
 mod cache;
 mod check;
+mod explain;
 mod intent;
 #[cfg(test)]
 mod tests;
 
 pub use cache::EvidenceCache;
+pub use explain::{Explanation, RulesSay, explain};
 pub use intent::{Intent, Waiting};
 
 use check::Asking;

@@ -251,7 +251,11 @@ impl Look<'_> {
             let message = "keys that no YubiKey vouches for can be copied".to_owned();
             self.warn("not-attested", Some(at.position), message);
         }
-        if let Some(at) = key.min_firmware.as_ref()
+        let rsa_only = key
+            .algorithms
+            .as_ref()
+            .is_some_and(|at| at.value.iter().all(|a| a.is_rsa()));
+        if let Some(at) = key.min_firmware.as_ref().filter(|_| !rsa_only)
             && at
                 .value
                 .parse::<Firmware>()

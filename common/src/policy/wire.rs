@@ -4,6 +4,11 @@
 //! fields are what editors show who use the schema.
 
 use super::at::{At, Given};
+use crate::{
+    attestation::{Firmware, Slot},
+    name::{ClusterName, UserName},
+    ttl::Ttl,
+};
 use schemars::JsonSchema;
 use serde::{
     Deserialize, Deserializer,
@@ -21,6 +26,7 @@ pub(crate) struct Policy {
     #[expect(dead_code, reason = "reading it is checking it")]
     pub(crate) kind: Kind,
     /// The cluster that this policy is for. A request for another cluster is denied.
+    #[schemars(with = "ClusterName")]
     pub(crate) cluster: At<String>,
     /// What holds where a rule does not say otherwise.
     #[serde(default)]
@@ -52,9 +58,11 @@ pub(crate) enum Kind {
 pub(crate) struct Defaults {
     /// The lifetime of a certificate whose request names none, such as 30m. Default: 30m.
     #[serde(default)]
+    #[schemars(with = "Ttl")]
     pub(crate) ttl: Given<At<String>>,
     /// The longest lifetime that any rule may grant. Default: 1h.
     #[serde(default, rename = "maxTTL")]
+    #[schemars(with = "Ttl")]
     pub(crate) max_ttl: Given<At<String>>,
     /// What is asked of the key.
     #[serde(default)]
@@ -77,12 +85,15 @@ pub(crate) struct Key {
     /// The oldest firmware, such as "5.7.0". Default: 5.7.0 for elliptic curves, whose keys can be cloned on older
     /// firmware by who holds the YubiKey (EUCLEAK), and none for RSA.
     #[serde(default)]
+    #[schemars(with = "Firmware")]
     pub(crate) min_firmware: Given<At<String>>,
     /// The kinds of key. Default: all that Touchstone takes.
     #[serde(default)]
+    #[schemars(length(min = 1))]
     pub(crate) algorithms: Given<At<Vec<Algorithm>>>,
     /// The PIV slots, such as "9a". Default: 9a, 9c and 82 to 95.
     #[serde(default)]
+    #[schemars(with = "Vec<Slot>", length(min = 1))]
     pub(crate) slots: Given<At<Vec<At<String>>>>,
 }
 
@@ -122,11 +133,21 @@ pub(crate) enum Algorithm {
     Rsa4096,
 }
 
+impl Algorithm {
+    pub(crate) fn is_rsa(self) -> bool {
+        match self {
+            Self::Ed25519 | Self::P256 | Self::P384 => false,
+            Self::Rsa2048 | Self::Rsa3072 | Self::Rsa4096 => true,
+        }
+    }
+}
+
 /// An engineer.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct User {
     /// The name that the certificate carries as its CN.
+    #[schemars(with = "UserName")]
     pub(crate) name: At<String>,
     /// The teams the user is in.
     #[serde(default)]
@@ -149,6 +170,7 @@ pub(crate) struct EnrolledKey {
     /// SHA-256 of the key's SubjectPublicKeyInfo: "sha256:" and 64 hexadecimal digits. Without it, any key that was made
     /// in that YubiKey counts.
     #[serde(default)]
+    #[schemars(regex(pattern = "^sha256:[0-9a-f]{64}$"))]
     pub(crate) spki: Given<At<String>>,
     /// For the reader: which key this is.
     #[serde(default)]
@@ -166,12 +188,15 @@ pub(crate) struct Rule {
     #[serde(default)]
     pub(crate) who: Given<At<Who>>,
     /// The groups: `*` stands for any characters but a colon, `**` for any characters.
+    #[schemars(length(min = 1))]
     pub(crate) groups: At<Vec<At<String>>>,
     /// Only for these clusters; `*` and `**` as in groups. Default: the policy's cluster.
     #[serde(default)]
+    #[schemars(length(min = 1))]
     pub(crate) clusters: Given<At<Vec<At<String>>>>,
     /// The longest lifetime this rule grants.
     #[serde(default, rename = "maxTTL")]
+    #[schemars(with = "Ttl")]
     pub(crate) max_ttl: Given<At<String>>,
     /// What is asked of the reason that the engineer gives.
     #[serde(default)]
@@ -213,6 +238,7 @@ pub(crate) struct Reason {
     pub(crate) pattern: Given<At<String>>,
     /// The least number of characters.
     #[serde(default)]
+    #[schemars(range(max = 512))]
     pub(crate) min_length: Given<At<u16>>,
 }
 
@@ -222,10 +248,13 @@ pub(crate) struct Reason {
 pub(crate) struct Hours {
     /// The days on which the window begins. Default: every day.
     #[serde(default)]
+    #[schemars(length(min = 1))]
     pub(crate) days: Given<At<Vec<Day>>>,
     /// The first minute, such as "08:00".
+    #[schemars(regex(pattern = "^([01][0-9]|2[0-3]):[0-5][0-9]$|^24:00$"))]
     pub(crate) from: At<String>,
     /// The first minute that is outside again, such as "20:00" or "24:00". Where it is before `from`, it is of the next day.
+    #[schemars(regex(pattern = "^([01][0-9]|2[0-3]):[0-5][0-9]$|^24:00$"))]
     pub(crate) to: At<String>,
     /// An IANA time zone, such as Europe/Berlin.
     pub(crate) zone: At<String>,
@@ -281,6 +310,7 @@ pub(crate) struct Stage {
     pub(crate) from: At<Approvers>,
     /// How many must. Default: 1.
     #[serde(default)]
+    #[schemars(range(min = 1, max = 16))]
     pub(crate) count: Given<At<u16>>,
 }
 

@@ -1,0 +1,51 @@
+//! `policy`: for the pull request that changes it.
+
+mod explain;
+mod lint;
+
+use crate::error::Error;
+use clap::Subcommand;
+
+/// The policy file.
+#[derive(Debug, Subcommand)]
+pub enum Policy {
+    /// Check a policy: every error with its line, and what its authors can hardly have meant
+    ///
+    /// Ends with 1 when there is an error, with 0 when there are none or warnings only.
+    Lint(lint::Lint),
+    /// Show what a policy says of a request, rule by rule
+    Explain(explain::Explain),
+    /// Print the JSON Schema of policies, for editors
+    Schema,
+}
+
+impl Policy {
+    pub(super) fn run(self) -> Result<(), Error> {
+        match self {
+            Self::Lint(lint) => lint.run(),
+            Self::Explain(explain) => explain.run(),
+            Self::Schema => super::print(&schema()),
+        }
+    }
+}
+
+/// The JSON Schema. deploy/policy.schema.json is this.
+#[must_use]
+pub fn schema() -> String {
+    format!("{:#}\n", touchstone_common::policy::schema())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checked_in_schema_is_the_one_of_the_code() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/policy.schema.json");
+        let checked_in = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            checked_in == schema(),
+            "run: cargo run -p touchstone-signer -- policy schema > deploy/policy.schema.json"
+        );
+    }
+}

@@ -1,0 +1,150 @@
+//! `policy lint`.
+
+use crate::{
+    command::{Output, print, print_json},
+    error::Error,
+    reload,
+};
+use clap::Args;
+use serde_json::{Value, json};
+use std::{fmt::Write as _, path::PathBuf};
+use touchstone_common::policy::{self, Finding, Position, Severity};
+
+/// `policy lint`.
+#[derive(Debug, Args)]
+pub struct Lint {
+    /// The policy
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// How to print the findings
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+impl Lint {
+    pub(super) fn run(self) -> Result<(), Error> {
+        let source = reload::read(&self.file)?;
+        let file = self.file.display().to_string();
+        let findings = findings(&file, &source);
+        let errors = findings
+            .iter()
+            .filter(|lint| lint.severity == Severity::Error)
+            .count();
+        match self.output {
+            Output::Table => print(&table(&file, &findings, errors))?,
+            Output::Json => print_json(&as_json(&file, &findings, errors))?,
+        }
+        if errors == 0 {
+            Ok(())
+        } else {
+            Err(Error::PolicyLint {
+                path: self.file,
+                errors,
+            })
+        }
+    }
+}
+
+/// A policy that does not load has findings too.
+fn findings(file: &str, source: &[u8]) -> Vec<policy::Lint> {
+    policy::lint(file, source).unwrap_or_else(|refused| {
+        let of = |finding: &Finding| policy::Lint {
+            severity: Severity::Error,
+            code: "refused",
+            finding: finding.clone(),
+        };
+        refused.findings().iter().map(of).collect()
+    })
+}
+
+fn table(file: &str, findings: &[policy::Lint], errors: usize) -> String {
+    let mut text = String::new();
+    for lint in findings {
+        let place = match lint.finding.position {
+            Some(Position { line, column }) => format!("{file}:{line}:{column}"),
+            None => file.to_owned(),
+        };
+        let (severity, message) = (lint.severity, &lint.finding.message);
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{place}: {severity}: {message} [{}]", lint.code);
+    }
+    let warnings = findings.len() - errors;
+    let _ = writeln!(
+        text,
+        "{file}: {}, {}",
+        counted(errors, "error"),
+        counted(warnings, "warning")
+    );
+    text
+}
+
+fn counted(number: usize, what: &str) -> String {
+    match number {
+        0 => format!("no {what}s"),
+        1 => format!("1 {what}"),
+        _ => format!("{number} {what}s"),
+    }
+}
+
+fn as_json(file: &str, findings: &[policy::Lint], errors: usize) -> Value {
+    let each = |lint: &policy::Lint| {
+        json!({
+            "severity": lint.severity.to_string(),
+            "code": lint.code,
+            "line": lint.finding.position.map(|position| position.line),
+            "column": lint.finding.position.map(|position| position.column),
+            "message": lint.finding.message,
+        })
+    };
+    json!({
+        "file": file,
+        "findings": findings.iter().map(each).collect::<Vec<_>>(),
+        "errors": errors,
+        "warnings": findings.len() - errors,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TYPO: &[u8] = b"apiVersion: touchstone.dev/v1
+kind: Policy
+cluster: prod
+rules:
+- name: r
+  grops: [a]
+";
+
+    #[test]
+    fn a_typo_is_shown_with_its_place_and_the_nearest_key() {
+        let findings = findings("policy.yaml", TYPO);
+        assert_eq!(
+            table("policy.yaml", &findings, 1),
+            "policy.yaml:6:3: error: unknown key \"grops\" in a rule; did you mean \"groups\"? [refused]\n\
+             policy.yaml: 1 error, no warnings\n"
+        );
+        let json = as_json("policy.yaml", &findings, 1);
+        assert_eq!(json["findings"][0]["line"], 6);
+        assert_eq!(json["findings"][0]["column"], 3);
+        assert_eq!(json["errors"], 1);
+    }
+
+    #[test]
+    fn errors_end_with_one_and_warnings_with_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let lint = |name: &str, content: &[u8]| {
+            let file = dir.path().join(name);
+            std::fs::write(&file, content).unwrap();
+            Lint {
+                file,
+                output: Output::Json,
+            }
+            .run()
+        };
+        let error = lint("typo.yaml", TYPO).unwrap_err();
+        assert_eq!(error.exit() as u8, 1);
+        let empty = b"apiVersion: touchstone.dev/v1\nkind: Policy\ncluster: prod\n";
+        lint("warning.yaml", empty).unwrap();
+    }
+}
