@@ -40,6 +40,15 @@ impl Validity {
         self.not_before <= now && now.as_second() <= self.not_after.as_second()
     }
 
+    /// The same in whole seconds, as certificates have it.
+    pub(crate) fn whole_seconds(self) -> Self {
+        let whole = |time: Timestamp| Timestamp::from_second(time.as_second()).unwrap_or(time);
+        Self {
+            not_before: whole(self.not_before),
+            not_after: whole(self.not_after),
+        }
+    }
+
     /// What lies within both.
     pub(crate) fn intersection(self, other: Self) -> Self {
         Self {

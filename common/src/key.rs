@@ -448,18 +448,13 @@ fn read_rsa(bits: &[u8]) -> Result<u32, KeyError> {
     let exponent: UintRef<'_> = fields.read()?;
     fields.finish()?;
     let modulus = modulus.as_bytes();
-    let (Some(first), Some(last)) = (modulus.first(), modulus.last()) else {
-        return Err(KeyError::Invalid("RSA"));
-    };
+    let leading = modulus.first().map_or(0, |first| first.leading_zeros());
     let length = u32::try_from(modulus.len())
         .ok()
         .and_then(|bytes| bytes.checked_mul(8))
-        .map_or(u32::MAX, |bits| bits - first.leading_zeros());
+        .map_or(u32::MAX, |bits| bits.saturating_sub(leading));
     if !RSA_BITS.contains(&length) {
         return Err(KeyError::RsaBits(length));
-    }
-    if last % 2 == 0 {
-        return Err(KeyError::Invalid("RSA"));
     }
     if exponent.as_bytes() != RSA_EXPONENT {
         return Err(KeyError::Exponent);

@@ -146,3 +146,68 @@ fn check_critical(
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        attestation::roots::Anchor,
+        certificate::{CaCertificate, Prepared, Profile, SerialNumber},
+        key::{KeyAlgorithm, SigningKey as _, SoftwareKey},
+        name::{GroupName, UserName},
+    };
+    use jiff::Timestamp;
+
+    #[test]
+    fn a_branch_of_yubicos_root_that_is_not_piv_proves_nothing() {
+        let key = |_| SoftwareKey::generate(KeyAlgorithm::P256).unwrap();
+        let [root_key, f9_key, slot_key] = [(), (), ()].map(key);
+        let validity = Validity {
+            not_before: Timestamp::UNIX_EPOCH,
+            not_after: Timestamp::MAX,
+        };
+        let serial = SerialNumber::from_random([1; 16]);
+        let make = |profile: &Profile<'_>, public: &SoftwareKey, issuer, signer: &SoftwareKey| {
+            Prepared::new(profile, public.public_key(), validity, serial, issuer)
+                .unwrap()
+                .sign(signer)
+                .unwrap()
+        };
+        let root = Profile::Root {
+            common_name: "Yubico Attestation Root 1",
+        };
+        let root = make(&root, &root_key, None, &root_key);
+        let root = CaCertificate::from_der(&root).unwrap();
+        let f9 = Profile::IssuingCa {
+            common_name: "YubiKey PIV Attestation",
+        };
+        let f9 = make(&f9, &f9_key, Some(&root), &root_key);
+        // Of the slot's certificate only its place in the chain matters here.
+        let slot = Profile::ClientLeaf {
+            user: &UserName::parse("slot").unwrap(),
+            groups: &[GroupName::parse("slot").unwrap()],
+        };
+        let issuer = CaCertificate::from_der(&f9).unwrap();
+        let slot = make(&slot, &slot_key, Some(&issuer), &f9_key);
+        let anchor = |piv| {
+            let root = Certificate::from_der(root.der()).unwrap();
+            Roots {
+                anchors: vec![Anchor {
+                    subject: root.subject.to_vec(),
+                    public_key: root.public_key().unwrap(),
+                    validity,
+                    path_length: 3,
+                    piv,
+                    test: false,
+                }],
+            }
+        };
+        let f9 = [f9];
+        let slot = Certificate::from_der(&slot).unwrap();
+        assert!(verify(&slot, &f9, &anchor(true)).is_ok());
+        assert!(matches!(
+            verify(&slot, &f9, &anchor(false)),
+            Err(AttestationError::NotPiv)
+        ));
+    }
+}

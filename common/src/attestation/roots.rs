@@ -27,7 +27,7 @@ const INTERMEDIATES: [&[u8]; 5] = [
 /// attestation costs two signatures, the slot's and the f9's.
 #[derive(Clone, Debug)]
 pub struct Roots {
-    anchors: Vec<Anchor>,
+    pub(super) anchors: Vec<Anchor>,
 }
 
 /// A CA that is trusted for attestations.
@@ -148,4 +148,49 @@ pub(super) fn is_piv_intermediate(certificate: &Certificate<'_>) -> bool {
         matches!(attributes.as_slice(), [name] if name.oid == x509::COMMON_NAME
             && name.text().is_some_and(|text| text.starts_with("Yubico PIV Attestation ")))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn piv(pem: &[u8]) -> bool {
+        let der = pem::one_block(pem, "CERTIFICATE").unwrap();
+        is_piv_intermediate(&Certificate::from_der(&der).unwrap())
+    }
+
+    #[test]
+    fn yubicos_intermediates_hang_together_and_only_its_piv_branch_is_piv() {
+        let roots = Roots::yubico();
+        let found: Vec<(bool, u8, bool)> = roots
+            .anchors
+            .iter()
+            .map(|anchor| (anchor.piv, anchor.path_length, anchor.test))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                (true, 1, false),
+                (false, 3, false),
+                (false, 2, false),
+                (false, 2, false),
+                (true, 1, false),
+                (true, 1, false),
+                (true, 1, false),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_piv_intermediate_is_told_by_its_whole_name() {
+        assert_eq!(
+            INTERMEDIATES.map(piv),
+            [false, false, true, true, true],
+            "named Yubico PIV Attestation and something"
+        );
+        assert!(!piv(ATTESTATION_ROOT) && !piv(PIV_ROOT));
+        // An f9 certificate of old is named like them, without what follows.
+        let f9 = include_bytes!("../../tests/it/data/attestation/yubikey_5ci_intermediate.der");
+        assert!(!is_piv_intermediate(&Certificate::from_der(f9).unwrap()));
+    }
 }

@@ -65,6 +65,7 @@ impl Prepared {
         issuer: Option<&CaCertificate>,
     ) -> Result<Self, CertificateError> {
         profile.check_issuer(issuer)?;
+        let validity = validity.whole_seconds();
         if validity.not_after < validity.not_before {
             return Err(CertificateError::EmptyValidity);
         }

@@ -265,6 +265,27 @@ fn a_chain_to_another_ca_is_refused() {
 }
 
 #[test]
+fn a_leaf_that_only_names_the_issuing_ca_is_refused() {
+    let ca = Ca::new(KeyAlgorithm::P256);
+    let mut cluster = Cluster::new();
+    let issuing_key = key();
+    // The attacker's own CA certificate, with the real one's name, signs; the real one is delivered.
+    let name = sequence(&[&cn("Touchstone issuing CA")]);
+    cluster.leaf.issuer = name;
+    let leaf = to_pem(&cluster.leaf.sign(&issuing_key));
+    assert_eq!(
+        cluster.verify_chain(&(leaf.clone() + &ca.issuing.to_pem()), &ca.root.to_pem()),
+        Err(CertificateError::Unrelated)
+    );
+    assert_eq!(
+        cluster.verify_chain(&leaf, &ca.root.to_pem()),
+        Err(CertificateError::UnknownIssuer)
+    );
+    let honest = to_pem(&cluster.leaf.sign(&ca.key)) + &ca.issuing.to_pem();
+    assert!(cluster.verify_chain(&honest, &ca.root.to_pem()).is_ok());
+}
+
+#[test]
 fn nothing_a_certificate_five_certificates_and_text_between_are_refused() {
     let cluster = Cluster::new();
     let bundle = cluster.bundle();
@@ -371,6 +392,18 @@ fn a_certificate_never_outlives_its_issuer_and_is_refused_not_shortened() {
         prepared(&leaf, &key(), 120 * day + 1, Some(&ca.issuing)).unwrap_err(),
         CertificateError::OutlivesIssuer
     );
+    // A fraction of a second is not written, and so is no second more.
+    let mut until_its_end = ca.issuing.validity();
+    until_its_end.not_after += SignedDuration::from_millis(999);
+    let leaf_key = key();
+    let prepared_to_end = Prepared::new(
+        &leaf,
+        leaf_key.public_key(),
+        until_its_end,
+        serial(9),
+        Some(&ca.issuing),
+    );
+    assert_eq!(prepared_to_end.unwrap().validity(), ca.issuing.validity());
     assert_eq!(
         prepared(&leaf, &key(), -1, Some(&ca.issuing)).unwrap_err(),
         CertificateError::EmptyValidity
