@@ -163,6 +163,9 @@ pub enum Error {
     /// The system's random source.
     #[error("the system gave no random numbers")]
     Random,
+    /// A part of this program ended in the middle of its work.
+    #[error("an internal task ended while {0}; this is a defect of touchstone")]
+    TaskEnded(&'static str),
     /// A name on the command line or in a file.
     #[error("{what} {text:?} {source}")]
     Name {
@@ -237,7 +240,7 @@ impl Error {
                 CredentialError::Io { .. } | CredentialError::Malformed { .. } => Exit::Other,
             },
             Self::FactorySecrets { .. } => Exit::FactorySecrets,
-            Self::File { .. } | Self::Output(_) | Self::Random => Exit::Other,
+            Self::File { .. } | Self::TaskEnded(_) | Self::Output(_) | Self::Random => Exit::Other,
             Self::Pin(_) | Self::Terminal(_) => Exit::Pin,
             Self::SlotOccupied { .. } => Exit::SlotOccupied,
             Self::Submit(error) => match error {
@@ -283,6 +286,7 @@ impl Error {
             Self::Submit(error) => error.remedy(),
             Self::Claims(_)
             | Self::File { .. }
+            | Self::TaskEnded(_)
             | Self::Name { .. }
             | Self::Output(_)
             | Self::Pin(_)

@@ -19,8 +19,10 @@ use std::{pin::pin, time::Duration};
 use tokio::time::Instant;
 use touchstone_common::{name::UserName, ttl::Ttl};
 
-/// How often the request is read when it cannot be watched.
-const POLL_EVERY: Duration = Duration::from_secs(2);
+/// How soon a request that cannot be watched is read again; each pause is twice as long as the one before.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How long one watch lasts before it is opened again.
 const WATCH_FOR: u32 = 290;
 
@@ -242,6 +244,8 @@ impl Watching<'_> {
     async fn until_answered(&mut self) -> Result<Vec<u8>, Error> {
         let mut version = self.submitted.version.clone();
         let mut may_watch = true;
+        let mut pause = FIRST_PAUSE;
+        let mut lost = false;
         loop {
             if may_watch && !version.is_empty() {
                 match self.watch(&version).await? {
@@ -251,24 +255,41 @@ impl Watching<'_> {
                 }
             }
             // The watch ended or was never possible: read what is there now.
-            let request = match self
+            match self
                 .connection
                 .within(self.api.get(&self.submitted.name))
                 .await
             {
-                Ok(request) => request,
+                Ok(request) => {
+                    if let Some(chain) = self.judge(&request)? {
+                        return Ok(chain);
+                    }
+                    lost = false;
+                    version = request.metadata.resource_version.unwrap_or_default();
+                    if may_watch && !version.is_empty() {
+                        continue;
+                    }
+                }
                 Err(ApiError::Refused {
                     code: Some(404), ..
                 }) => return Err(self.gone()),
+                // The request is submitted: a server that restarts is waited for.
+                Err(
+                    error @ (ApiError::Unreachable { .. }
+                    | ApiError::Refused {
+                        code: Some(500..), ..
+                    }),
+                ) => {
+                    if !lost {
+                        (self.progress)(&format!("{error}; trying again."));
+                    }
+                    lost = true;
+                    version.clear();
+                }
                 Err(error) => return Err(error.into()),
-            };
-            if let Some(chain) = self.judge(&request)? {
-                return Ok(chain);
             }
-            version = request.metadata.resource_version.unwrap_or_default();
-            if !may_watch || version.is_empty() {
-                tokio::time::sleep(POLL_EVERY).await;
-            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
@@ -287,9 +308,14 @@ impl Watching<'_> {
                 ..
             }) => return Ok(Watched::Forbidden),
             // Too old a version: read and begin anew.
-            Err(ApiError::Refused {
-                code: Some(410), ..
-            }) => return Ok(Watched::Ended),
+            // Or not there: the next read tells.
+            Err(
+                ApiError::Refused {
+                    code: Some(410 | 500..),
+                    ..
+                }
+                | ApiError::Unreachable { .. },
+            ) => return Ok(Watched::Ended),
             Err(error) => return Err(error.into()),
         };
         let mut events = pin!(events.into_stream());

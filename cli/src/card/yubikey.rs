@@ -1,4 +1,7 @@
-//! A real YubiKey through pcscd. The only file that names `yubikey::` and `pcsc::`.
+//! A real YubiKey through pcscd. Here and in the two files below, and nowhere else, `yubikey::` and `pcsc::` are named.
+
+mod apdu;
+mod fault;
 
 use super::{
     Algorithm, Card, CardError, KeySlot, ManagementAccess, Origin, SecretState, Secrets, SlotKey,
@@ -11,7 +14,9 @@ use ::yubikey::{
     piv::{self, AlgorithmId, ManagementSlotId, SlotAlgorithmId, SlotId},
     reader::Context,
 };
-use std::{ffi::CString, fs, path::Path};
+use apdu::general_authenticate;
+use fault::{holder, nothing_found, other, pcsc_error, puk_error, translate};
+use std::ffi::CString;
 use touchstone_common::attestation::{Firmware, PinPolicy, TouchPolicy};
 use x509_cert::der::Encode as _;
 use zeroize::Zeroizing;
@@ -463,94 +468,6 @@ impl Card for YubiKeyCard {
     }
 }
 
-/// GENERAL AUTHENTICATE with command chaining (NIST SP 800-73-4 part 2, 3.2.4): what a slot signs of `input`.
-fn general_authenticate(
-    transaction: &pcsc::Transaction<'_>,
-    algorithm: u8,
-    slot: u8,
-    input: &[u8],
-) -> Result<Vec<u8>, CardError> {
-    const TOO_LONG: CardError = CardError::Malformed("the message is too long for it");
-    let mut template = vec![0x82, 0x00];
-    push_tlv(&mut template, 0x81, input).ok_or(TOO_LONG)?;
-    let mut data = Vec::with_capacity(template.len() + 4);
-    push_tlv(&mut data, 0x7c, &template).ok_or(TOO_LONG)?;
-
-    let mut answer = Vec::new();
-    let mut chunks = data.chunks(255).peekable();
-    let mut command = Vec::with_capacity(261);
-    let mut status = [0u8; 2];
-    while let Some(chunk) = chunks.next() {
-        let class = if chunks.peek().is_some() { 0x10 } else { 0x00 };
-        let length = u8::try_from(chunk.len()).map_err(|_| TOO_LONG)?;
-        command.clear();
-        command.extend_from_slice(&[class, 0x87, algorithm, slot, length]);
-        command.extend_from_slice(chunk);
-        status = transmit(transaction, &command, &mut answer)?;
-        if !matches!(status, [0x90 | 0x61, _]) {
-            break;
-        }
-    }
-    while let [0x61, more] = status {
-        status = transmit(transaction, &[0x00, 0xc0, 0x00, 0x00, more], &mut answer)?;
-    }
-    match status {
-        [0x90, 0x00] => {}
-        [0x69, 0x82] => return Err(CardError::NotAllowed),
-        [high, low] => {
-            return Err(CardError::Pcsc(format!(
-                "signing failed with status {high:02x}{low:02x}"
-            )));
-        }
-    }
-    tlv(&answer, 0x7c)
-        .and_then(|inner| tlv(inner, 0x82))
-        .map(<[u8]>::to_vec)
-        .ok_or(CardError::Malformed("the signature"))
-}
-
-fn transmit(
-    transaction: &pcsc::Transaction<'_>,
-    command: &[u8],
-    answer: &mut Vec<u8>,
-) -> Result<[u8; 2], CardError> {
-    let mut buffer = [0u8; pcsc::MAX_BUFFER_SIZE];
-    let received = transaction
-        .transmit(command, &mut buffer)
-        .map_err(pcsc_error)?;
-    let (data, status) = received
-        .split_last_chunk::<2>()
-        .ok_or(CardError::Malformed("an answer without a status"))?;
-    answer.extend_from_slice(data);
-    Ok(*status)
-}
-
-/// Appends a BER-TLV of one tag byte and at most 65535 bytes of value.
-fn push_tlv(out: &mut Vec<u8>, tag: u8, value: &[u8]) -> Option<()> {
-    let length = u16::try_from(value.len()).ok()?;
-    let [high, low] = length.to_be_bytes();
-    out.push(tag);
-    match length {
-        0..0x80 => out.push(low),
-        0x80..0x100 => out.extend_from_slice(&[0x81, low]),
-        0x100.. => out.extend_from_slice(&[0x82, high, low]),
-    }
-    out.extend_from_slice(value);
-    Some(())
-}
-
-/// The value of the BER-TLV that `bytes` are, if its tag is `tag` and nothing follows.
-fn tlv(bytes: &[u8], tag: u8) -> Option<&[u8]> {
-    let rest = bytes.strip_prefix(&[tag])?;
-    let (length, value) = match rest {
-        [length @ 0..=0x7f, value @ ..] => (usize::from(*length), value),
-        [0x81, length, value @ ..] => (usize::from(*length), value),
-        [0x82, high, low, value @ ..] => (usize::from(u16::from_be_bytes([*high, *low])), value),
-        _ => return None,
-    };
-    (value.len() == length).then_some(value)
-}
-
 fn read_certificate(device: &mut YubiKey, slot: SlotId) -> Result<Option<Vec<u8>>, CardError> {
     match Certificate::read(device, slot) {
         Ok(certificate) => certificate
@@ -596,126 +513,5 @@ fn from_touch_policy(policy: YkTouch) -> Option<TouchPolicy> {
         YkTouch::Cached => Some(TouchPolicy::Cached),
         YkTouch::Default => None,
         YkTouch::Never => Some(TouchPolicy::Never),
-    }
-}
-
-fn puk_error(error: YkError, new: &'static str) -> CardError {
-    match error {
-        YkError::PinLocked | YkError::WrongPin { tries: 0 } => CardError::PukLocked,
-        YkError::WrongPin { tries } => CardError::WrongPuk { tries_left: tries },
-        YkError::GenericError => CardError::NewSecretRefused(new),
-        error => other(error),
-    }
-}
-
-fn other(error: YkError) -> CardError {
-    translate(error, Some(CardError::Removed))
-}
-
-/// `gone` is what a missing card means: nothing is there yet, or it was there and is no more.
-fn translate(error: YkError, gone: Option<CardError>) -> CardError {
-    use pcsc::Error as P;
-    match error {
-        YkError::PcscError { inner: Some(inner) } => match inner {
-            P::NoReadersAvailable => gone.unwrap_or_else(nothing_found),
-            P::NoService | P::ServiceStopped => CardError::NoService {
-                installed: ["/usr/sbin/pcscd", "/usr/bin/pcscd", "/sbin/pcscd"]
-                    .iter()
-                    .any(|path| Path::new(path).exists()),
-            },
-            P::RemovedCard
-            | P::ResetCard
-            | P::NoSmartcard
-            | P::UnpoweredCard
-            | P::UnknownReader
-            | P::ReaderUnavailable
-            | P::UnresponsiveCard
-            | P::CommError
-            | P::CommDataLost
-            | P::NotTransacted
-            | P::InvalidHandle => gone.unwrap_or(CardError::NoCard),
-            P::SharingViolation => CardError::Busy { holder: holder() },
-            inner => CardError::Pcsc(inner.to_string()),
-        },
-        YkError::PinLocked => CardError::PinLocked,
-        YkError::AuthenticationError => CardError::NotAllowed,
-        error => CardError::Pcsc(error.to_string()),
-    }
-}
-
-fn pcsc_error(error: pcsc::Error) -> CardError {
-    other(YkError::PcscError { inner: Some(error) })
-}
-
-/// No reader shows a YubiKey. When one is on the USB bus all the same, another program took it from pcscd.
-fn nothing_found() -> CardError {
-    let on_the_bus = fs::read_dir("/sys/bus/usb/devices")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|device| fs::read_to_string(device.path().join("idVendor")).ok())
-        .any(|vendor| vendor.trim() == "1050");
-    match holder() {
-        Some(name) if on_the_bus => CardError::Busy { holder: Some(name) },
-        Some(_) | None => CardError::NoCard,
-    }
-}
-
-/// The first running program that is known to take YubiKeys for itself.
-fn holder() -> Option<String> {
-    const KNOWN: [&str; 5] = [
-        "scdaemon",
-        "ykman",
-        "ykman-gui",
-        "yubikey-agent",
-        "pkcs11-tool",
-    ];
-    let running: Vec<String> = fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|process| fs::read_to_string(process.path().join("comm")).ok())
-        .map(|name| name.trim().to_owned())
-        .collect();
-    KNOWN
-        .iter()
-        .find(|known| running.iter().any(|name| name == *known))
-        .map(|known| (*known).to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lengths_are_encoded_as_the_card_reads_them() {
-        for length in [0, 1, 0x7f, 0x80, 0xfe, 0xff, 0x100, 0x101, 3000] {
-            let mut out = Vec::new();
-            push_tlv(&mut out, 0x81, &vec![7; length]).unwrap();
-            assert_eq!(tlv(&out, 0x81).map(<[u8]>::len), Some(length), "{length}");
-        }
-    }
-
-    #[test]
-    fn a_cut_or_padded_answer_is_not_a_signature() {
-        let mut out = Vec::new();
-        push_tlv(&mut out, 0x82, &[1, 2, 3]).unwrap();
-        assert_eq!(tlv(&out, 0x7c), None);
-        out.push(0);
-        assert_eq!(tlv(&out, 0x82), None);
-        assert_eq!(tlv(&[0x82], 0x82), None);
-        assert_eq!(tlv(&[0x82, 0x82, 0x01], 0x82), None);
-    }
-
-    #[test]
-    fn a_missing_service_is_told_from_a_missing_card() {
-        let service = YkError::PcscError {
-            inner: Some(pcsc::Error::NoService),
-        };
-        assert!(matches!(other(service), CardError::NoService { .. }));
-        let removed = YkError::PcscError {
-            inner: Some(pcsc::Error::RemovedCard),
-        };
-        assert_eq!(other(removed), CardError::Removed);
     }
 }

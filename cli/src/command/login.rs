@@ -8,12 +8,12 @@ use crate::{
         CardError, ManagementAccess,
         signer::{self, CardKey, SharedCard},
     },
-    config::{Cluster, Config},
+    config::{Cluster, Config, Reach},
     credential::{Credential, CredentialError, Pending, ReadToken, Store},
     error::Error,
     interrupt,
     output::{Output, pairs},
-    submit::{self, Submitted},
+    submit::{self, SubmitError, Submitted},
 };
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -68,6 +68,16 @@ struct Waiting<'a> {
     request: &'a str,
 }
 
+/// What one login works with.
+struct Session<'a> {
+    args: &'a Login,
+    cluster: Cluster,
+    store: Store,
+    runtime: Runtime,
+    connection: Connection,
+    output: Output,
+}
+
 /// `touchstone login`.
 pub(super) fn run(args: &Login, output: Output) -> Result<(), Error> {
     let cluster = Config::load()?.cluster(&args.cluster)?;
@@ -75,141 +85,259 @@ pub(super) fn run(args: &Login, output: Output) -> Result<(), Error> {
     store.prepare(&args.cluster)?;
     let runtime = runtime()?;
     let connection = runtime.block_on(Connection::new(cluster.reach()))?;
-
-    if args.resume {
-        return resume(args, &cluster, &store, &runtime, &connection, output);
-    }
-    let user = user(args, &cluster, &store)?;
-    let groups = groups(&args.group)?;
-    let reason = Reason::parse(&args.reason)?;
-
-    // The server is asked while the card is: who waits for a PIN waits for nothing else.
-    let server_time = runtime.spawn({
-        let connection = connection.clone();
-        async move { connection.server_time().await }
-    });
-    let card = open(args.card.serial)?;
-    let (key, public_key, evidence, yubikey) = {
-        let mut card = signer::lock(&card);
-        let (key, _) = signer::usable_key(&mut *card, args.slot)?;
-        let (public_key, evidence) = key::evidence(&mut *card, args.slot)?;
-        (key, public_key, evidence, card.serial())
-    };
-    // Before the PIN: a wrong CA or clock costs neither try nor touch.
-    let server_time = runtime
-        .block_on(server_time)
-        .map_err(|_| Error::Output(std::io::Error::other("a task ended early")))??;
-    refuse_skew(server_time, Timestamp::now())?;
-    let pin = match key.pin_policy {
-        Some(PinPolicy::Never) => None,
-        _ => Some(verified_pin(&mut *signer::lock(&card), &args.pin)?),
-    };
-    let asked = Asked {
-        user,
-        groups,
-        ttl: args.ttl,
-        slot: args.slot,
-        yubikey,
-        public_key: public_key.clone(),
-    };
-
-    let [nonce, token] = [random()?, random()?];
-    let anonymous = matches!(cluster.reach(), crate::config::Reach::Server { .. });
-    let draft = Draft {
-        user: asked.user.clone(),
-        groups: asked.groups.clone(),
-        claims: Claims {
-            cluster: cluster.name().clone(),
-            ttl: args.ttl,
-            reason,
-            nonce,
-            issued_at: whole_second(Timestamp::now()),
-            read_token_sha256: anonymous.then(|| Sha256::digest(token).into()),
-        },
-        evidence: Some(evidence),
-    };
-    let has_pin = pin.is_some();
-    let card_key = CardKey::new(
-        Arc::clone(&card),
-        args.slot,
-        public_key,
-        &key,
-        pin,
-        Arc::new(output),
-    );
-    let csr = draft.sign(&card_key)?;
-
-    let submitted = runtime.block_on(submit::create(
-        &connection,
-        cluster.signer_name(),
-        &asked.user,
-        args.ttl,
-        csr::to_pem(&csr),
-    ))?;
-    let pending = pending(
-        &asked,
-        &submitted,
-        anonymous.then(|| ReadToken::new(&token)),
-    );
-    store.note(&args.cluster, &pending)?;
-    output.progress(&format!("Request {} submitted.", submitted.name));
-    if args.no_wait {
-        output.progress(&format!(
-            "Fetch the certificate later: touchstone login --cluster {} --resume",
-            args.cluster
-        ));
-        let waiting = Waiting {
-            cluster: &args.cluster,
-            request: &submitted.name,
-        };
-        return output.data(&waiting, |waiting| format!("{}\n", waiting.request));
-    }
-    let credential = fetch(
+    let session = Session {
         args,
-        &cluster,
-        &store,
-        &runtime,
-        &connection,
-        &pending,
-        &asked,
+        cluster,
+        store,
+        runtime,
+        connection,
         output,
-    )?;
-    let written = write_to_card(args, &card, has_pin, &credential, args.slot, output);
-    report(&credential, &store, written, output)
+    };
+    if args.resume {
+        session.resume()
+    } else {
+        session.ask()
+    }
 }
 
-/// `touchstone login --resume`.
-fn resume(
-    args: &Login,
-    cluster: &Cluster,
-    store: &Store,
-    runtime: &Runtime,
-    connection: &Connection,
-    output: Output,
-) -> Result<(), Error> {
-    let pending = store
-        .pending(&args.cluster)?
-        .ok_or_else(|| CredentialError::None {
-            what: "request that waits",
-            cluster: Some(args.cluster.clone()),
-        })?;
-    let asked =
-        asked_before(&pending).ok_or(Error::Card(CardError::Malformed("the noted request")))?;
-    output.progress(&format!("Fetching request {}.", pending.name));
-    let credential = fetch(
-        args, cluster, store, runtime, connection, &pending, &asked, output,
-    )?;
-    let written = !args.no_card_write
-        && match open(Some(asked.yubikey)) {
-            Ok(card) => write_to_card(args, &card, false, &credential, asked.slot, output),
+impl Session<'_> {
+    /// A new request.
+    fn ask(&self) -> Result<(), Error> {
+        let args = self.args;
+        let user = user(args, &self.cluster, &self.store)?;
+        let groups = groups(&args.group)?;
+        let reason = Reason::parse(&args.reason)?;
+
+        // The server is asked while the card is: who waits for a PIN waits for nothing else.
+        let server_time = self.runtime.spawn({
+            let connection = self.connection.clone();
+            async move { connection.server_time().await }
+        });
+        let card = open(args.card.serial)?;
+        let (key, public_key, evidence, yubikey) = {
+            let mut card = signer::lock(&card);
+            let (key, _) = signer::usable_key(&mut *card, args.slot)?;
+            let (public_key, evidence) = key::evidence(&mut *card, args.slot)?;
+            (key, public_key, evidence, card.serial())
+        };
+        // Before the PIN: a wrong CA or clock costs neither try nor touch.
+        let server_time = self
+            .runtime
+            .block_on(server_time)
+            .map_err(|_| Error::TaskEnded("the server was being asked"))??;
+        refuse_skew(server_time, Timestamp::now())?;
+        let pin = match key.pin_policy {
+            Some(PinPolicy::Never) => None,
+            _ => Some(verified_pin(&mut *signer::lock(&card), &args.pin)?),
+        };
+        let asked = Asked {
+            user,
+            groups,
+            ttl: args.ttl,
+            slot: args.slot,
+            yubikey,
+            public_key: public_key.clone(),
+        };
+
+        let [nonce, token] = [random()?, random()?];
+        let anonymous = matches!(self.cluster.reach(), Reach::Server { .. });
+        let draft = Draft {
+            user: asked.user.clone(),
+            groups: asked.groups.clone(),
+            claims: Claims {
+                cluster: self.cluster.name().clone(),
+                ttl: args.ttl,
+                reason,
+                nonce,
+                issued_at: whole_second(Timestamp::now()),
+                read_token_sha256: anonymous.then(|| Sha256::digest(token).into()),
+            },
+            evidence: Some(evidence),
+        };
+        let has_pin = pin.is_some();
+        let notice = Arc::new(self.output);
+        let card_key = CardKey::new(Arc::clone(&card), args.slot, public_key, &key, pin, notice);
+        let csr = draft.sign(&card_key)?;
+
+        let submitted = self.runtime.block_on(submit::create(
+            &self.connection,
+            self.cluster.signer_name(),
+            &asked.user,
+            args.ttl,
+            csr::to_pem(&csr),
+        ))?;
+        let token = anonymous.then(|| ReadToken::new(&token));
+        let pending = pending(&asked, &submitted, token);
+        self.store.note(&args.cluster, &pending)?;
+        self.output
+            .progress(&format!("Request {} submitted.", submitted.name));
+        if args.no_wait {
+            return self.leave(&submitted);
+        }
+        let credential = self.fetch(&pending, &submitted, &asked)?;
+        let written = self.write_to_card(&card, has_pin, &credential, args.slot);
+        self.report(&credential, written)
+    }
+
+    /// `--no-wait`.
+    fn leave(&self, submitted: &Submitted) -> Result<(), Error> {
+        self.output.progress(&format!(
+            "Fetch the certificate later: touchstone login --cluster {} --resume",
+            self.args.cluster
+        ));
+        let waiting = Waiting {
+            cluster: &self.args.cluster,
+            request: &submitted.name,
+        };
+        self.output
+            .data(&waiting, |waiting| format!("{}\n", waiting.request))
+    }
+
+    /// `--resume`.
+    fn resume(&self) -> Result<(), Error> {
+        let pending =
+            self.store
+                .pending(&self.args.cluster)?
+                .ok_or_else(|| CredentialError::None {
+                    what: "request that waits",
+                    cluster: Some(self.args.cluster.clone()),
+                })?;
+        let asked = asked_before(&pending).ok_or(CardError::Malformed("the noted request"))?;
+        self.output
+            .progress(&format!("Fetching request {}.", pending.name));
+        let submitted = Submitted {
+            name: pending.name.clone(),
+            uid: pending.uid.clone(),
+            // Empty: reads before it watches.
+            version: String::new(),
+        };
+        let credential = self.fetch(&pending, &submitted, &asked)?;
+        let written = !self.args.no_card_write
+            && match open(Some(asked.yubikey)) {
+                Ok(card) => self.write_to_card(&card, false, &credential, asked.slot),
+                Err(error) => {
+                    self.output.warn(&format!(
+                        "the certificate was not written to the YubiKey: {error}"
+                    ));
+                    false
+                }
+            };
+        self.report(&credential, written)
+    }
+
+    /// Waits for the answer, verifies it and keeps it. An answered request is forgotten, one that waits is not.
+    fn fetch(
+        &self,
+        pending: &Pending,
+        submitted: &Submitted,
+        asked: &Asked,
+    ) -> Result<Credential, Error> {
+        let cluster = &self.args.cluster;
+        if let Some(token) = &pending.token {
+            self.connection.read_with(token);
+        }
+        let progress = |text: &str| self.output.progress(text);
+        let answer = self.runtime.block_on(submit::wait(
+            &self.connection,
+            cluster,
+            submitted,
+            self.args.timeout,
+            &progress,
+        ));
+        let unanswered = matches!(
+            answer,
+            Err(Error::Api(_) | Error::Submit(SubmitError::Waiting { .. }))
+        );
+        if !unanswered {
+            self.store.forget_pending(cluster)?;
+        }
+        let issued = verify_issued(
+            &answer?,
+            &Expected {
+                public_key: &asked.public_key,
+                user: &asked.user,
+                groups: &asked.groups,
+                ttl: asked.ttl,
+                trust_bundle: self.cluster.trust_bundle(),
+                now: Timestamp::now(),
+            },
+        )?;
+        let credential = credential(cluster, asked, &pending.name, issued);
+        self.store.keep(&credential)?;
+        Ok(credential)
+    }
+
+    /// Writes the leaf into the slot's certificate object. The login has succeeded already: a failure is a warning.
+    fn write_to_card(
+        &self,
+        card: &SharedCard,
+        has_pin: bool,
+        credential: &Credential,
+        slot: Slot,
+    ) -> bool {
+        if self.args.no_card_write {
+            return false;
+        }
+        let write = || -> Result<(), Error> {
+            let leaf = pem::parse(&credential.chain_pem)
+                .map_err(|_| CardError::Malformed("the kept certificate"))?;
+            let access = management_access(&self.args.management)?;
+            let mut card = signer::lock(card);
+            if !has_pin && matches!(access, ManagementAccess::PinProtected) {
+                verified_pin(&mut *card, &self.args.pin)?;
+            }
+            card.authenticate(&access)?;
+            let _whole = interrupt::shield();
+            Ok(card.write_certificate(slot.into(), Some(leaf.contents()))?)
+        };
+        match write() {
+            Ok(()) => true,
             Err(error) => {
-                output.warn(&format!(
-                    "the certificate was not written to the YubiKey: {error}"
+                self.output.warn(&format!(
+                    "the certificate is kept, but was not written to the YubiKey: {error}. Leave it out with --no-card-write."
                 ));
                 false
             }
+        }
+    }
+
+    fn report(&self, credential: &Credential, written_to_card: bool) -> Result<(), Error> {
+        let logged_in = LoggedIn {
+            cluster: &credential.cluster,
+            user: &credential.user,
+            groups: &credential.groups,
+            not_before: credential.not_before,
+            not_after: credential.not_after,
+            serial: &credential.serial,
+            fingerprint: &credential.fingerprint,
+            yubikey: credential.yubikey,
+            slot: &credential.slot,
+            request: &credential.request,
+            certificate_path: self
+                .store
+                .certificate_path(&credential.cluster)
+                .display()
+                .to_string(),
+            written_to_card,
         };
-    report(&credential, store, written, output)
+        self.output.data(&logged_in, |one| {
+            let left = one.not_after.duration_since(Timestamp::now()).as_secs();
+            pairs(&[
+                ("logged in to", one.cluster.to_owned()),
+                ("as", one.user.to_owned()),
+                ("groups", one.groups.join(", ")),
+                (
+                    "until",
+                    format!(
+                        "{} ({} left)",
+                        status::in_local_time(one.not_after),
+                        status::span(left.max(0))
+                    ),
+                ),
+                ("certificate", one.certificate_path.clone()),
+            ])
+        })
+    }
 }
 
 fn asked_before(pending: &Pending) -> Option<Asked> {
@@ -240,62 +368,6 @@ fn pending(asked: &Asked, submitted: &Submitted, token: Option<ReadToken>) -> Pe
     }
 }
 
-/// Waits for the answer, verifies it and keeps it. An answered request is forgotten, one that waits is not.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "what a login is made of, once for a new request and once for a resumed one"
-)]
-fn fetch(
-    args: &Login,
-    cluster: &Cluster,
-    store: &Store,
-    runtime: &Runtime,
-    connection: &Connection,
-    pending: &Pending,
-    asked: &Asked,
-    output: Output,
-) -> Result<Credential, Error> {
-    if let Some(token) = &pending.token {
-        connection.read_with(token);
-    }
-    let submitted = Submitted {
-        name: pending.name.clone(),
-        uid: pending.uid.clone(),
-        // Empty: reads before it watches.
-        version: String::new(),
-    };
-    let progress = |text: &str| output.progress(text);
-    let answer = runtime.block_on(submit::wait(
-        connection,
-        &args.cluster,
-        &submitted,
-        args.timeout,
-        &progress,
-    ));
-    let answered = !matches!(
-        answer,
-        Err(Error::Api(_) | Error::Submit(submit::SubmitError::Waiting { .. }))
-    );
-    if answered {
-        store.forget_pending(&args.cluster)?;
-    }
-    let chain = answer?;
-    let issued = verify_issued(
-        &chain,
-        &Expected {
-            public_key: &asked.public_key,
-            user: &asked.user,
-            groups: &asked.groups,
-            ttl: asked.ttl,
-            trust_bundle: cluster.trust_bundle(),
-            now: Timestamp::now(),
-        },
-    )?;
-    let credential = credential(&args.cluster, asked, &pending.name, issued);
-    store.keep(&credential)?;
-    Ok(credential)
-}
-
 fn credential(cluster: &str, asked: &Asked, request: &str, issued: Issued) -> Credential {
     Credential {
         cluster: cluster.to_owned(),
@@ -310,83 +382,6 @@ fn credential(cluster: &str, asked: &Asked, request: &str, issued: Issued) -> Cr
         request: request.to_owned(),
         chain_pem: issued.chain_pem,
     }
-}
-
-/// Writes the leaf into the slot's certificate object. The login has succeeded already: a failure is a warning.
-fn write_to_card(
-    args: &Login,
-    card: &SharedCard,
-    has_pin: bool,
-    credential: &Credential,
-    slot: Slot,
-    output: Output,
-) -> bool {
-    if args.no_card_write {
-        return false;
-    }
-    let write = || -> Result<(), Error> {
-        let leaf = pem::parse(&credential.chain_pem)
-            .map_err(|_| CardError::Malformed("the kept certificate"))?;
-        let access = management_access(&args.management)?;
-        let mut card = signer::lock(card);
-        if !has_pin && matches!(access, ManagementAccess::PinProtected) {
-            verified_pin(&mut *card, &args.pin)?;
-        }
-        card.authenticate(&access)?;
-        let _whole = interrupt::shield();
-        Ok(card.write_certificate(slot.into(), Some(leaf.contents()))?)
-    };
-    match write() {
-        Ok(()) => true,
-        Err(error) => {
-            output.warn(&format!(
-                "the certificate is kept, but was not written to the YubiKey: {error}. Leave it out with --no-card-write."
-            ));
-            false
-        }
-    }
-}
-
-fn report(
-    credential: &Credential,
-    store: &Store,
-    written_to_card: bool,
-    output: Output,
-) -> Result<(), Error> {
-    let logged_in = LoggedIn {
-        cluster: &credential.cluster,
-        user: &credential.user,
-        groups: &credential.groups,
-        not_before: credential.not_before,
-        not_after: credential.not_after,
-        serial: &credential.serial,
-        fingerprint: &credential.fingerprint,
-        yubikey: credential.yubikey,
-        slot: &credential.slot,
-        request: &credential.request,
-        certificate_path: store
-            .certificate_path(&credential.cluster)
-            .display()
-            .to_string(),
-        written_to_card,
-    };
-    output.data(&logged_in, |one| {
-        let left = one.not_after.duration_since(Timestamp::now()).as_secs();
-        pairs(&[
-            ("logged in to", one.cluster.to_owned()),
-            ("as", one.user.to_owned()),
-            ("groups", one.groups.join(", ")),
-            (
-                "until",
-                format!(
-                    "{} ({} left)",
-                    status::in_local_time(one.not_after),
-                    status::span(left.max(0))
-                ),
-            ),
-            ("certificate", one.certificate_path.clone()),
-        ])
-    })
 }
 
 /// The name that was given, or configured, or used last.

@@ -1,0 +1,242 @@
+//! A cluster: as it is written, and checked.
+
+use super::{ConfigError, DEFAULT_SIGNER_NAME};
+use serde::{Deserialize, Serialize};
+use std::{fs, path::PathBuf};
+use touchstone_common::{
+    certificate::CaCertificate,
+    name::{ClusterName, UserName},
+};
+
+/// A cluster as it is written. Files are named by absolute path, or stand there as PEM.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WireCluster {
+    /// URL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    /// The CA of the server's certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+    /// Path of a kubeconfig.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Its context.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
+    /// What issued certificates chain to.
+    pub trust_bundle: String,
+    /// The signer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signer_name: Option<String>,
+    /// The user's name there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Attestation roots beside Yubico's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attestation_roots: Vec<String>,
+}
+
+/// How a cluster's API is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// As a kubeconfig says, with its credential.
+    Kubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// The context, or the current one.
+        context: Option<String>,
+    },
+    /// Without a credential: the attested request is the credential.
+    Server {
+        /// `https://host:port`.
+        url: String,
+        /// The CA of the server's certificate, PEM.
+        ca_pem: Vec<u8>,
+    },
+}
+
+/// A cluster, checked.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    name: ClusterName,
+    reach: Reach,
+    trust_bundle: Vec<u8>,
+    signer_name: String,
+    user: Option<UserName>,
+    attestation_roots: Vec<Vec<u8>>,
+}
+
+impl Cluster {
+    /// Checks a cluster as it is written, and reads the files it names.
+    ///
+    /// # Errors
+    /// The first field that will not do.
+    pub fn check(name: &str, wire: &WireCluster) -> Result<Self, ConfigError> {
+        let field = |field, why: String| ConfigError::Field {
+            cluster: name.to_owned(),
+            field,
+            why,
+        };
+        let checked_name = ClusterName::parse(name).map_err(|source| ConfigError::Name {
+            text: name.to_owned(),
+            source,
+        })?;
+        // The name is also a folder's.
+        if name.contains('/') || name.starts_with('.') {
+            return Err(field(
+                "name",
+                "must not contain '/' or begin with '.'".to_owned(),
+            ));
+        }
+        let reach = match (&wire.server, &wire.kubeconfig) {
+            (Some(server), None) => {
+                let uri: http::Uri = server
+                    .parse()
+                    .map_err(|_| field("server", format!("{server:?} is not a URL")))?;
+                if uri.scheme_str() != Some("https") || uri.host().is_none() {
+                    return Err(field(
+                        "server",
+                        format!("{server:?} is not https://HOST:PORT"),
+                    ));
+                }
+                let ca = wire.ca.as_deref().ok_or_else(|| {
+                    field(
+                        "ca",
+                        "missing: the CA of the server's certificate".to_owned(),
+                    )
+                })?;
+                let ca_pem = pem_of(ca).map_err(|why| field("ca", why))?;
+                Reach::Server {
+                    url: server.clone(),
+                    ca_pem,
+                }
+            }
+            (None, Some(path)) => Reach::Kubeconfig {
+                path: path.clone(),
+                context: wire.context.clone(),
+            },
+            (Some(_), Some(_)) => {
+                return Err(field(
+                    "server",
+                    "stands beside kubeconfig; give one".to_owned(),
+                ));
+            }
+            (None, None) => {
+                return Err(field("server", "missing (or give a kubeconfig)".to_owned()));
+            }
+        };
+        let trust_bundle = pem_of(&wire.trust_bundle).map_err(|why| field("trustBundle", why))?;
+        for block in pem::parse_many(&trust_bundle).unwrap_or_default() {
+            CaCertificate::from_pem(pem::encode(&block).as_bytes())
+                .map_err(|error| field("trustBundle", error.to_string()))?;
+        }
+        let signer_name = wire
+            .signer_name
+            .clone()
+            .unwrap_or_else(|| DEFAULT_SIGNER_NAME.to_owned());
+        if signer_name
+            .split_once('/')
+            .is_none_or(|(domain, path)| domain.is_empty() || path.is_empty() || path.contains('/'))
+        {
+            return Err(field(
+                "signerName",
+                format!("{signer_name:?} is not domain/path"),
+            ));
+        }
+        let user = wire
+            .user
+            .as_deref()
+            .map(UserName::parse)
+            .transpose()
+            .map_err(|error| field("user", error.to_string()))?;
+        let attestation_roots = wire
+            .attestation_roots
+            .iter()
+            .map(|root| pem_of(root))
+            .collect::<Result<_, _>>()
+            .map_err(|why| field("attestationRoots", why))?;
+        Ok(Self {
+            name: checked_name,
+            reach,
+            trust_bundle,
+            signer_name,
+            user,
+            attestation_roots,
+        })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &ClusterName {
+        &self.name
+    }
+
+    /// How it is reached.
+    #[must_use]
+    pub fn reach(&self) -> &Reach {
+        &self.reach
+    }
+
+    /// What issued certificates chain to, PEM.
+    #[must_use]
+    pub fn trust_bundle(&self) -> &[u8] {
+        &self.trust_bundle
+    }
+
+    /// The signer.
+    #[must_use]
+    pub fn signer_name(&self) -> &str {
+        &self.signer_name
+    }
+
+    /// The user's name there.
+    #[must_use]
+    pub fn user(&self) -> Option<&UserName> {
+        self.user.as_ref()
+    }
+
+    /// Attestation roots beside Yubico's, PEM.
+    #[must_use]
+    pub fn attestation_roots(&self) -> &[Vec<u8>] {
+        &self.attestation_roots
+    }
+}
+
+/// PEM that stands there itself, or in the file that is named. At least one block.
+fn pem_of(text: &str) -> Result<Vec<u8>, String> {
+    let bytes = if text.trim_start().starts_with("-----BEGIN ") {
+        text.as_bytes().to_vec()
+    } else {
+        fs::read(text).map_err(|error| format!("cannot read {text}: {error}"))?
+    };
+    match pem::parse_many(&bytes) {
+        Ok(blocks) if blocks.iter().any(|block| block.tag() == "CERTIFICATE") => Ok(bytes),
+        Ok(_) => Err("holds no PEM certificate".to_owned()),
+        Err(error) => Err(format!("is not PEM: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_without_tls_is_refused() {
+        let wire = WireCluster {
+            server: Some("http://127.0.0.1:6443".to_owned()),
+            ..WireCluster::default()
+        };
+        let error = Cluster::check("prod", &wire).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                ConfigError::Field {
+                    field: "server",
+                    ..
+                }
+            ),
+            "{error}"
+        );
+    }
+}
