@@ -14,6 +14,7 @@ use crate::yubikey::control::ControlCommand;
 use crate::yubikey::device::RunningDevice;
 use crate::yubikey::{Device, Firmware, Panel, State, StateFile, TouchMode};
 use rustix::pipe::{PipeFlags, pipe_with};
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::net::TcpListener;
@@ -142,7 +143,7 @@ impl Pcscd {
 
     /// A command whose process will find this pcscd and no other.
     #[must_use]
-    pub fn command(&self, program: &str) -> Command {
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.env(SOCKET_VARIABLE, &self.socket);
         command

@@ -11,8 +11,8 @@ const PIV: &[u8] = &[
 ];
 const MANAGEMENT: &[u8] = &[0xa0, 0x00, 0x00, 0x05, 0x27, 0x47, 0x11, 0x17];
 const OTP: &[u8] = &[0xa0, 0x00, 0x00, 0x05, 0x27, 0x20, 0x01, 0x01];
-/// More than the largest command has: an RSA-4096 import and an object of 3 KB.
-const LONGEST_CHAIN: usize = 4096;
+/// The card's buffer for one command, in one APDU or in a chain; with names and lengths it bounds an object to 3063 bytes.
+const LONGEST_COMMAND: usize = 3072;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Application {
@@ -141,7 +141,7 @@ impl<S: Sensor> Applet<S> {
                 }
             }
         };
-        if whole.data.len() > LONGEST_CHAIN {
+        if whole.data.len() > LONGEST_COMMAND {
             return Err(Status::WRONG_LENGTH);
         }
         if whole.chained {

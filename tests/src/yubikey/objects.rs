@@ -8,8 +8,6 @@ use super::tlv::{self, Tlv};
 const NAME: u16 = 0x5c;
 const CONTENT: u16 = 0x53;
 const DISCOVERY: u32 = 0x7e;
-/// What one object holds at most.
-pub(super) const LARGEST: usize = 3072;
 /// What all hold together (a YubiKey 5 has about 51 KB).
 const ALL: usize = 51_200;
 /// Printed information, fingerprints, face and iris are read with the PIN only (SP 800-73-4 part 1, table 2).
@@ -67,7 +65,7 @@ pub(super) fn put(state: &mut State, session: &Session, command: &Command) -> An
         .filter(|(id, _)| **id != name)
         .map(|(_, content)| content.len())
         .sum();
-    if value.len() > LARGEST || others + value.len() > ALL {
+    if others + value.len() > ALL {
         return Err(Status::NO_SPACE);
     }
     if value.is_empty() {
