@@ -83,8 +83,10 @@ impl Bench {
 
     /// `openssl verify` of an attestation, with the card's f9 certificate between it and the card's root.
     pub(crate) fn verify_attestation(&self, attestation: &str, intermediate: &str) {
-        self.openssl(&format!("verify -CAfile root.pem -untrusted {intermediate} {attestation}"))
-            .succeeds()
+        self.openssl(&format!(
+            "verify -CAfile root.pem -untrusted {intermediate} {attestation}"
+        ))
+        .succeeds()
         .says(&format!("{attestation}: OK"));
     }
 }
@@ -98,12 +100,15 @@ pub(crate) struct Said {
 
 impl Said {
     fn by(command: &mut Command) -> Self {
-        let output = command.output().unwrap_or_else(|why| panic!("start {command:?}: {why}"));
+        let output = command
+            .output()
+            .unwrap_or_else(|why| panic!("start {command:?}: {why}"));
         Self::of(command, &output)
     }
 
     pub(crate) fn of(command: &Command, output: &Output) -> Self {
-        let text = String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned();
+        let text =
+            String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned();
         Self {
             command: format!("{command:?}"),
             success: output.status.success(),
