@@ -255,7 +255,7 @@ pub(crate) fn rules(identity: &Identity) -> (Vec<Value>, Vec<Value>) {
             }));
         }
         if !role.paths.is_empty() {
-            path_rules.push(json!({"verbs": ["get", "head"], "nonResourceURLs": role.paths}));
+            path_rules.push(json!({"verbs": ["get"], "nonResourceURLs": role.paths}));
         }
     }
     (resource_rules, path_rules)

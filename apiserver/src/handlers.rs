@@ -29,6 +29,7 @@ use crate::{
     discovery,
     negotiation::{self, Form},
     object, openapi,
+    protobuf::{self, ProtobufError},
     request::{Attributes, Parameters},
     resource::{self, Nature, Resource, Subresource},
     status::ApiError,
@@ -338,17 +339,22 @@ async fn collect(body: Body, limit: usize) -> Result<Bytes, ApiError> {
     }
 }
 
-/// The body of a request that must be one JSON document.
-fn read_json(headers: &HeaderMap, body: &[u8]) -> Result<Value, ApiError> {
-    let content_type = negotiation::content_type(headers);
-    if content_type != "application/json" {
-        return Err(ApiError::unsupported_media_type(format!(
-            "the body of the request was in an unknown format ({content_type}) - accepted media types include: \
-             application/json"
-        )));
+/// The document in the body of a request.
+fn read_document(headers: &HeaderMap, body: &[u8]) -> Result<Value, ApiError> {
+    match negotiation::content_type(headers).as_str() {
+        "application/json" => serde_json::from_slice(body)
+            .map_err(|error| ApiError::bad_request(format!("the body is not JSON: {error}"))),
+        protobuf::MEDIA_TYPE => protobuf::read(body).map_err(|error| match error {
+            ProtobufError::UnknownKind(_) => ApiError::unsupported_media_type(error.to_string()),
+            ProtobufError::NotKubernetes | ProtobufError::Malformed | ProtobufError::NotText => {
+                ApiError::bad_request(error.to_string())
+            }
+        }),
+        other => Err(ApiError::unsupported_media_type(format!(
+            "the body of the request was in an unknown format ({other}) - accepted media types include: \
+             application/json, application/vnd.kubernetes.protobuf"
+        ))),
     }
-    serde_json::from_slice(body)
-        .map_err(|error| ApiError::bad_request(format!("the body is not JSON: {error}")))
 }
 
 fn json_response(code: StatusCode, body: String) -> Response {

@@ -21,6 +21,7 @@ mod object;
 mod openapi;
 mod patch;
 mod pkcs10;
+mod protobuf;
 mod request;
 mod resource;
 mod selector;

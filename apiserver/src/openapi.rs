@@ -52,6 +52,7 @@ pub(crate) fn document(path: &str) -> Option<Value> {
         "openapi": "3.0.0",
         "info": {"title": "Touchstone", "version": env!("CARGO_PKG_VERSION")},
         "paths": paths,
+        "components": {"schemas": {}},
     }))
 }
 
@@ -59,9 +60,9 @@ pub(crate) fn document(path: &str) -> Option<Value> {
 /// describes no kind, upon which that kubectl validates nothing itself.
 pub(crate) const V2_PROTOBUF: &[u8] = b"\x0a\x032.0";
 
-/// The media type of [`V2_PROTOBUF`].
+/// The media type of [`V2_PROTOBUF`]. What kubectl asks for has an `@` in it, which Go then can't parse as a media type.
 pub(crate) const V2_PROTOBUF_TYPE: &str =
-    "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 fn path_of(resource: &Resource) -> String {
     let root = match resource.group {

@@ -11,6 +11,9 @@ const MAX_OPERATIONS: usize = 10_000;
 /// The most bytes that `copy` operations may add up to (as the body's limit).
 const MAX_COPIED_BYTES: usize = 1024 * 1024;
 
+/// How deeply an object may be nested; serde_json reads 128 levels.
+const MAX_DEPTH: usize = 100;
+
 /// A patch that can be applied.
 #[derive(Clone, Debug)]
 pub(crate) enum Patch {
@@ -90,6 +93,12 @@ impl Patch {
                 }
             }
         }
+        // Bodies are read to this depth, and what is stored must be readable again.
+        if is_deeper(&object, MAX_DEPTH) {
+            return Err(ApiError::bad_request(
+                "the patched object is nested too deeply",
+            ));
+        }
         Ok(object)
     }
 }
@@ -107,6 +116,17 @@ fn is_plain(patch: &Value) -> bool {
     }
     let merged_by_key = ["/metadata/finalizers", "/metadata/ownerReferences"];
     !has_directive(patch) && merged_by_key.iter().all(|at| patch.pointer(at).is_none())
+}
+
+fn is_deeper(value: &Value, than: usize) -> bool {
+    let Some(left) = than.checked_sub(1) else {
+        return true;
+    };
+    match value {
+        Value::Object(members) => members.values().any(|value| is_deeper(value, left)),
+        Value::Array(items) => items.iter().any(|value| is_deeper(value, left)),
+        _ => false,
+    }
 }
 
 fn merge(target: &mut Value, patch: &Value) {
@@ -182,6 +202,9 @@ fn parent<'a>(object: &'a mut Value, path: &str) -> Result<(&'a mut Value, Strin
 }
 
 fn add(object: &mut Value, path: &str, value: Value) -> Result<(), String> {
+    if path.matches('/').count() > MAX_DEPTH {
+        return Err(format!("{path:?} is nested too deeply"));
+    }
     if path.is_empty() {
         *object = value;
         return Ok(());
@@ -329,6 +352,18 @@ mod tests {
             read("application/json-patch+json", &patch)
                 .unwrap()
                 .apply(&json!({"b": [1]}))
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn a_patch_cannot_nest_an_object_until_no_one_can_read_it() {
+        let nest = json!({"op": "copy", "from": "", "path": "/a"});
+        let patch = json!(vec![nest; 120]);
+        assert!(
+            read("application/json-patch+json", &patch)
+                .unwrap()
+                .apply(&json!({}))
                 .is_err()
         );
     }

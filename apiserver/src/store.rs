@@ -120,8 +120,6 @@ pub(crate) struct Store {
     jobs: mpsc::Sender<Job>,
     readers: Arc<Readers>,
     changes: broadcast::Sender<Arc<Changed>>,
-    /// Held for as long as the store is open: one process a database.
-    _lock: File,
 }
 
 impl Store {
@@ -150,13 +148,16 @@ impl Store {
         writer.begin(first).map_err(sqlite)?;
         std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || writer.run(&waiting))
+            .spawn(move || {
+                writer.run(&waiting);
+                // One process a database, to the very last write.
+                drop(lock);
+            })
             .map_err(StoreOpenError::Thread)?;
         Ok(Self {
             jobs,
             readers: Arc::new(Readers::new(path.to_owned())),
             changes,
-            _lock: lock,
         })
     }
 

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Call, json_response, read, read_json};
+use super::{Call, json_response, read, read_document};
 use crate::{
     decode, negotiation, object,
     patch::Patch,
@@ -120,7 +120,7 @@ pub(super) async fn update(
     body: &[u8],
 ) -> Result<Response, ApiError> {
     let edit = Edit::of(call)?;
-    let sent = read_json(&call.headers, body)?;
+    let sent = read_document(&call.headers, body)?;
     let mut decoded = decode::decode(call.resource, sent, &call.parameters)?;
     let attributes = &call.attributes;
     decode::fit_to_path(
@@ -205,7 +205,7 @@ pub(super) async fn delete(
     let options = if body.iter().all(u8::is_ascii_whitespace) {
         DeleteOptions::default()
     } else {
-        serde_json::from_value(read_json(&call.headers, body)?).map_err(|error| {
+        serde_json::from_value(read_document(&call.headers, body)?).map_err(|error| {
             ApiError::bad_request(format!("the delete options can't be read: {error}"))
         })?
     };

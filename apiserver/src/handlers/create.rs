@@ -8,7 +8,7 @@ use k8s_openapi::api::{
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Call, read_json};
+use super::{Call, read_document};
 use crate::{
     authentication::Scope,
     config::{AttestedCreator, Refusal},
@@ -27,7 +27,7 @@ pub(super) async fn create(
     body: &[u8],
 ) -> Result<Response, ApiError> {
     let resource = call.resource;
-    let sent = read_json(&call.headers, body)?;
+    let sent = read_document(&call.headers, body)?;
     let decoded = decode::decode(resource, sent, &call.parameters)?;
     let mut new = decoded.object;
     decode::fit_to_path(&mut new, resource, "", &call.attributes.namespace)?;

@@ -4,7 +4,7 @@ use axum::response::Response;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{Call, json_response, read_json};
+use super::{Call, json_response, read_document};
 use crate::{
     authorization::{self, Decision},
     decode, object,
@@ -93,15 +93,15 @@ pub(super) fn rules(call: &Call, body: &[u8]) -> Result<Response, ApiError> {
         json!({
             "resourceRules": resource_rules,
             "nonResourceRules": path_rules,
-            // Reading one's own requests depends on the object, and is in no list of rules.
             "incomplete": true,
+            "evaluationError": "certificate signing requests can also be read by those who made them",
         }),
     );
     Ok(json_response(StatusCode::CREATED, review.to_string()))
 }
 
 fn read_review(call: &Call, body: &[u8]) -> Result<Value, ApiError> {
-    let sent = read_json(&call.headers, body)?;
+    let sent = read_document(&call.headers, body)?;
     Ok(decode::decode(call.resource, sent, &call.parameters)?.object)
 }
 

@@ -1,6 +1,14 @@
 //! The API from outside: through `kube::Client` in the same process and over TLS, with kubectl, and under attack.
 
 #[cfg(test)]
+mod attacks;
+#[cfg(test)]
+mod durability;
+#[cfg(test)]
 mod in_process;
+#[cfg(test)]
+mod kubectl;
+#[cfg(test)]
+mod network;
 #[cfg(test)]
 mod support;

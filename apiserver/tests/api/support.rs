@@ -1,4 +1,5 @@
 //! What the tests share.
 
+pub(crate) mod network;
 pub(crate) mod pki;
 pub(crate) mod server;

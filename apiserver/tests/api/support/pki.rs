@@ -158,7 +158,7 @@ impl Pki {
         key
     }
 
-    fn unique(&self, suffix: &str) -> PathBuf {
+    pub(crate) fn unique(&self, suffix: &str) -> PathBuf {
         let file = tempfile::Builder::new()
             .suffix(&format!(".{suffix}"))
             .tempfile_in(self.dir.path())

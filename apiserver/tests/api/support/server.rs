@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use touchstone_apiserver::{
     ADMINISTRATORS, AnonymousCreate, ApiServer, AttestedCreator, CaKind, ClientCa, Clock, Config,
-    Refusal, SIGNER, ServerTls,
+    OpenError, Refusal, SIGNER, ServerTls, StoreOpenError,
 };
 
 use crate::support::pki::{Certified, Pki};
@@ -124,11 +124,6 @@ impl TestServer {
         self.api.client(user("signer", &[SIGNER]), "default")
     }
 
-    /// A client in this process as an engineer.
-    pub(crate) fn engineer(&self, name: &str) -> kube::Client {
-        self.api.client(user(name, &["oncall"]), "default")
-    }
-
     /// Serves on loopback; the address and the CA of the server's certificate.
     pub(crate) async fn listen(&self) -> (SocketAddr, Certified) {
         let ca = self.pki.ca("server");
@@ -200,4 +195,26 @@ pub(crate) fn request(pem: &str, signer: &str) -> CertificateSigningRequest {
         },
         status: None,
     }
+}
+
+/// A server on a database that outlives it, with CAs that no one has the key of.
+pub(crate) async fn open_at(database: &std::path::Path) -> ApiServer {
+    let pki = Pki::new();
+    let (engineers, administrators) = (pki.ca("engineers"), pki.ca("administrators"));
+    // The one before may need a moment to let go of the database.
+    for _ in 0..100 {
+        match ApiServer::open(config(
+            database,
+            &engineers,
+            &administrators,
+            Arc::default(),
+        )) {
+            Ok(api) => return api,
+            Err(OpenError::Store(StoreOpenError::Busy(_))) => {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("the database stays busy");
 }
