@@ -455,7 +455,7 @@ async fn bodies_and_names_that_are_not_right_are_refused_and_the_server_lives() 
         (
             REQUESTS,
             "application/vnd.kubernetes.protobuf",
-            "k8s\0\u{1}".to_owned(),
+            "k8s\0".to_owned(),
             415,
         ),
         (

@@ -29,6 +29,10 @@ fn map(name: &str) -> ConfigMap {
 
 /// Not a test by itself: the victim of the next one. Prints the name of each object that it was told is stored.
 #[tokio::test]
+#[expect(
+    clippy::print_stdout,
+    reason = "the process that kills this one reads it"
+)]
 async fn the_process_that_is_killed() {
     let Some(database) = std::env::var_os(DATABASE) else {
         return;
