@@ -141,7 +141,7 @@ fn a_touch_gives_thirty_minutes_that_openssl_kubectl_and_the_api_server_agree_on
         "--pin-file",
         &engineer.path_text("pin"),
     ]);
-    assert_eq!(me["username"], USER, "{me}");
+    assert_eq!(me["user"], USER, "{me}");
     assert!(
         me["groups"]
             .as_array()
@@ -224,7 +224,7 @@ fn every_kind_of_key_that_the_card_makes_gets_a_certificate_and_opens_the_server
             "--pin-file",
             &setting.engineer.path_text("pin"),
         ]);
-        assert_eq!(me["username"], USER, "{algorithm}: {me}");
+        assert_eq!(me["user"], USER, "{algorithm}: {me}");
     }
 }
 
