@@ -95,12 +95,13 @@ impl Cluster {
         self.dir.path()
     }
 
-    /// The signer's process.
-    ///
-    /// # Panics
-    /// When it has been stopped.
-    pub fn signer(&mut self) -> &mut Running {
-        self.signer.as_mut().expect("the signer runs")
+    /// What the signer wrote so far.
+    #[must_use]
+    pub fn signer_output(&self) -> String {
+        self.signer
+            .as_ref()
+            .map(Running::output)
+            .unwrap_or_default()
     }
 
     /// Ends the signer with SIGKILL, as a power cut would.

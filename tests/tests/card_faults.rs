@@ -17,13 +17,13 @@ const USER: &str = "alice@example.com";
 
 /// Exit codes of docs/exit-codes.md.
 mod exit {
-    pub const USAGE: i32 = 2;
-    pub const CARD: i32 = 4;
-    pub const PIN: i32 = 5;
-    pub const TOUCH: i32 = 6;
-    pub const SLOT_OCCUPIED: i32 = 11;
-    pub const FACTORY_SECRETS: i32 = 12;
-    pub const INTERRUPTED: i32 = 130;
+    pub(crate) const USAGE: i32 = 2;
+    pub(crate) const CARD: i32 = 4;
+    pub(crate) const PIN: i32 = 5;
+    pub(crate) const TOUCH: i32 = 6;
+    pub(crate) const SLOT_OCCUPIED: i32 = 11;
+    pub(crate) const FACTORY_SECRETS: i32 = 12;
+    pub(crate) const INTERRUPTED: i32 = 130;
 }
 
 fn engineer() -> Engineer {

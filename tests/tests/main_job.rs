@@ -382,26 +382,36 @@ fn logging_out_forgets_the_certificate_and_says_that_it_lives_on() {
 fn a_broken_credential_is_named_and_not_believed() {
     let setting = Setting::new();
     setting.engineer.login(GRANTED).succeeded();
-    let credential = setting.engineer.file("state/demo/credential.json");
-    assert!(is_private(&credential));
-    let kept = fs::read_to_string(&credential).expect("read the credential");
+    let [credential, chain] = ["credential.json", "certificate.pem"]
+        .map(|name| setting.engineer.file("state/demo").join(name));
     let pin = setting.engineer.path_text("pin");
     let whoami = ["whoami", "--cluster", "demo", "--pin-file", &pin];
-    for broken in [
-        "",
-        "nonsense",
-        "{}",
-        &kept.replace("chainPem", "chainPen"),
-        &kept.replace("MII", "AII"),
-    ] {
-        fs::write(&credential, broken).expect("break the credential");
-        let ran = setting.engineer.run(whoami);
-        assert!(!matches!(ran.code, Some(0) | None), "{ran}");
-        assert!(
-            ran.stderr.contains("error:") && !ran.stderr.contains("panicked"),
-            "{ran}"
+    for file in [&credential, &chain] {
+        assert!(is_private(file));
+        let kept = fs::read_to_string(file).expect("read what is kept");
+        for broken in [
+            "",
+            "nonsense",
+            "{}",
+            &kept.replacen('A', "B", 1),
+            &kept.replacen(['1', '2'], "3", 1),
+        ] {
+            fs::write(file, broken).expect("break it");
+            let ran = setting.engineer.run(whoami);
+            assert!(!ran.stderr.contains("panicked"), "{ran}");
+            assert!(
+                ran.code == Some(0) || ran.stderr.contains("error:"),
+                "{ran}"
+            );
+        }
+        fs::write(file, "nonsense").expect("break it");
+        assert_ne!(
+            setting.engineer.run(whoami).code,
+            Some(0),
+            "{}",
+            file.display()
         );
+        fs::write(file, kept).expect("mend it");
     }
-    setting.engineer.login(GRANTED).succeeded();
     setting.engineer.run(whoami).succeeded();
 }
