@@ -1,7 +1,12 @@
 //! Keys and signatures as an attacker would have them.
 
-use super::*;
-use crate::asn1::{bit_string, oid, sequence, unsigned};
+use super::{
+    signature::{ECDSA_SHA256, ECDSA_SHA384, RSA_SHA256},
+    spki::{EC_PUBLIC_KEY, ED25519, P256, RSA},
+    *,
+};
+use crate::asn1::{Fields, bit_string, oid, sequence, unsigned};
+use der::Tag;
 
 fn key(algorithm: KeyAlgorithm) -> SoftwareKey {
     SoftwareKey::generate(algorithm).unwrap()

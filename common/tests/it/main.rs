@@ -11,9 +11,13 @@ mod hostile_chain;
 #[cfg(test)]
 mod hostile_csr;
 #[cfg(test)]
+mod hostile_subject;
+#[cfg(test)]
 mod openssl;
 #[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod request;
 #[cfg(test)]
 mod roundtrip;
 #[cfg(test)]
