@@ -264,6 +264,13 @@ impl Peer {
     }
 }
 
+impl Peer {
+    /// Whether it showed a certificate that is good now.
+    pub(crate) fn is_holder(&self, now: Timestamp) -> bool {
+        self.holder(now).is_ok_and(|holder| holder.is_some())
+    }
+}
+
 impl fmt::Debug for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Peer")

@@ -45,8 +45,10 @@ const MAX_ANONYMOUS_BODY_BYTES: usize = 64 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an answer may take that is not a watch.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-/// Requests from the network that are worked on at once, watches aside.
-const IN_FLIGHT: usize = 400;
+/// Requests of holders of a good certificate that are worked on at once, watches aside.
+const HOLDERS_IN_FLIGHT: usize = 400;
+/// Requests of strangers that are worked on at once: they can keep only one another waiting.
+const STRANGERS_IN_FLIGHT: usize = 64;
 
 /// What all handlers share.
 pub(crate) struct App {
@@ -55,7 +57,8 @@ pub(crate) struct App {
     pub(crate) anonymous: Arc<dyn AnonymousCreate>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) shutdown: CancellationToken,
-    in_flight: Semaphore,
+    holders: Semaphore,
+    strangers: Semaphore,
     /// Judging evidence costs CPU: strangers get two cores' worth at most.
     admissions: Semaphore,
 }
@@ -73,7 +76,8 @@ impl App {
             anonymous,
             clock,
             shutdown: CancellationToken::new(),
-            in_flight: Semaphore::new(IN_FLIGHT),
+            holders: Semaphore::new(HOLDERS_IN_FLIGHT),
+            strangers: Semaphore::new(STRANGERS_IN_FLIGHT),
             admissions: Semaphore::new(2),
         }
     }
@@ -165,20 +169,18 @@ pub(crate) async fn handle(State(app): State<Arc<App>>, mut request: Request) ->
 
 async fn limited(app: Arc<App>, request: Request) -> Result<Response, ApiError> {
     let shared = app.clone();
-    let is_remote = !matches!(
-        request.extensions().get::<Source>(),
-        Some(Source::InProcess(_))
-    );
-    let permit = if is_remote {
-        Some(
-            shared
-                .in_flight
-                .try_acquire()
-                .map_err(|_| ApiError::too_many_requests())?,
-        )
-    } else {
-        None
+    let turns = match request.extensions().get::<Source>() {
+        Some(Source::InProcess(_)) => None,
+        Some(Source::Network(peer)) if peer.is_holder(shared.clock.now()) => Some(&shared.holders),
+        Some(Source::Network(_)) | None => Some(&shared.strangers),
     };
+    let permit = turns
+        .map(|turns| {
+            turns
+                .try_acquire()
+                .map_err(|_| ApiError::too_many_requests())
+        })
+        .transpose()?;
     // The permit is held until the answer begins, and so not for as long as a watch lasts.
     let answer = tokio::time::timeout(ANSWER_TIMEOUT, answer(app, request))
         .await

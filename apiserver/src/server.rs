@@ -30,6 +30,8 @@ use crate::{
 
 /// Connections at once.
 const CONNECTIONS: usize = 1024;
+/// Connections at once of clients without a good certificate: they leave room for those who have one.
+const STRANGERS: usize = 512;
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the head of a request may take.
@@ -108,7 +110,7 @@ impl ApiServer {
         Ok(Self { app, router })
     }
 
-    /// A client in this process: no socket, no credential. Who it is stands in no request and can't be sent over the
+    /// A client in this process (to be made within a tokio runtime): no socket, no credential. Who it is stands in no request and can't be sent over the
     /// network; give it [`crate::SIGNER`] or [`crate::ADMINISTRATORS`] as a group.
     #[must_use]
     pub fn client(&self, identity: UserInfo, default_namespace: &str) -> kube::Client {
@@ -168,8 +170,12 @@ impl ApiServer {
         let config = tls::server_config(tls::provider(), &tls)
             .map_err(|error: TlsError| ServeError::Tls(error.to_string(), Box::new(error)))?;
         drop(tls);
-        let acceptor = TlsAcceptor::from(Arc::new(config));
         let connections = Arc::new(Semaphore::new(CONNECTIONS));
+        let gate = Gate {
+            acceptor: TlsAcceptor::from(Arc::new(config)),
+            strangers: Arc::new(Semaphore::new(STRANGERS)),
+            shutdown: shutdown.clone(),
+        };
         let tracker = TaskTracker::new();
         loop {
             let slot = connections.clone().acquire_owned();
@@ -183,10 +189,9 @@ impl ApiServer {
             };
             match accepted {
                 (Ok((stream, _)), Ok(slot)) => {
-                    let (server, acceptor, shutdown) =
-                        (self.clone(), acceptor.clone(), shutdown.clone());
+                    let (server, gate) = (self.clone(), gate.clone());
                     tracker.spawn(async move {
-                        server.connection(stream, acceptor, shutdown).await;
+                        server.connection(stream, gate).await;
                         drop(slot);
                     });
                 }
@@ -211,15 +216,10 @@ impl ApiServer {
         Ok(())
     }
 
-    async fn connection(
-        &self,
-        stream: TcpStream,
-        acceptor: TlsAcceptor,
-        shutdown: CancellationToken,
-    ) {
+    async fn connection(&self, stream: TcpStream, gate: Gate) {
         // Small answers should not wait for one another.
         let _ = stream.set_nodelay(true);
-        let stream = match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+        let stream = match timeout(HANDSHAKE_TIMEOUT, gate.acceptor.accept(stream)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 tracing::debug!(
@@ -235,7 +235,16 @@ impl ApiServer {
             .iter()
             .map(|certificate| certificate.clone().into_owned())
             .collect();
-        let source = Source::Network(Arc::new(Peer::new(self.app.cas.clone(), chain)));
+        let peer = Arc::new(Peer::new(self.app.cas.clone(), chain));
+        let _slot = if peer.is_holder(self.app.clock.now()) {
+            None
+        } else {
+            match gate.strangers.try_acquire() {
+                Ok(slot) => Some(slot),
+                Err(_) => return,
+            }
+        };
+        let source = Source::Network(peer);
         let router = self.router.clone();
         let service =
             hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
@@ -266,7 +275,7 @@ impl ApiServer {
         tokio::pin!(connection);
         let result = tokio::select! {
             result = connection.as_mut() => result,
-            () = shutdown.cancelled() => {
+            () = gate.shutdown.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
@@ -275,6 +284,14 @@ impl ApiServer {
             tracing::debug!(error = &*error, "a connection ended");
         }
     }
+}
+
+/// What each connection passes.
+#[derive(Clone)]
+struct Gate {
+    acceptor: TlsAcceptor,
+    strangers: Arc<Semaphore>,
+    shutdown: CancellationToken,
 }
 
 /// The change that makes a namespace if it is not there.

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod attacks;
 #[cfg(test)]
+mod bad_input;
+#[cfg(test)]
 mod durability;
 #[cfg(test)]
 mod in_process;

@@ -3,3 +3,4 @@
 pub(crate) mod network;
 pub(crate) mod pki;
 pub(crate) mod server;
+pub(crate) mod target;
