@@ -12,7 +12,7 @@ use super::{
     wire,
 };
 use crate::{
-    name::{ClusterName, UserName},
+    name::{ClusterName, NameError, UserName, check_text},
     ttl::Ttl,
 };
 use key::KeyParts;
@@ -139,20 +139,12 @@ impl Check {
 
     /// A name of something that no certificate carries.
     fn label(&mut self, what: &str, at: &At<String>) -> bool {
-        let text = &at.value;
-        let wrong = if text.is_empty() {
-            "is empty"
-        } else if text.chars().count() > MAX_LABEL {
-            "is longer than 128 characters"
-        } else if text.chars().any(char::is_control) {
-            "has control characters"
-        } else if text.trim() != text {
-            "begins or ends with a space"
-        } else {
-            return true;
+        let checked = match check_text(&at.value, MAX_LABEL) {
+            Ok(()) if at.value.is_empty() => Err(NameError::Empty),
+            checked => checked,
         };
-        self.at(at, format!("{what} {:?} {wrong}", shown(text)));
-        false
+        let what = format!("{what} {:?}", shown(&at.value));
+        self.ok(at, &what, checked).is_some()
     }
 
     fn ttl(&mut self, at: &At<String>) -> Option<Ttl> {

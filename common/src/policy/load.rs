@@ -3,6 +3,9 @@
 use super::{MAX_POLICY_BYTES, Policy, Position, check, syntax, wire};
 use std::fmt;
 
+/// The most findings that an error prints.
+const SHOWN: usize = 100;
+
 /// Something wrong in a policy file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
@@ -45,6 +48,10 @@ impl std::error::Error for LoadError {}
 impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, finding) in self.findings.iter().enumerate() {
+            if i == SHOWN {
+                let more = self.findings.len().saturating_sub(SHOWN);
+                return write!(f, "\n{}: and {more} more", self.file);
+            }
             if i > 0 {
                 writeln!(f)?;
             }

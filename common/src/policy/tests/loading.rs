@@ -304,6 +304,7 @@ fn names_are_held_to_the_rules_of_certificates() {
         ("teams: [payments]\n", "teams: [\" payments\"]\n"),
         ("teams: [payments]\n", "teams: [\"pay\\tments\"]\n"),
         ("name: payments on call", "name: \"\""),
+        ("name: payments on call", "name: \"pay\\u202ements\""),
     ] {
         refusal(&changed(from, to));
     }
@@ -447,4 +448,13 @@ fn a_hash_that_is_none_is_refused() {
         ));
     }
     assert!(refusal(&changed("{ serial: 12345679 }", "{}")).contains("neither serial nor spki"));
+}
+
+#[test]
+fn many_findings_are_printed_in_part() {
+    let users = "- { name: \"\" }\n".repeat(250);
+    let text = format!("apiVersion: touchstone.dev/v1\nkind: Policy\ncluster: c\nusers:\n{users}");
+    let said = refusal(&text);
+    assert_eq!(said.lines().count(), 101);
+    assert!(said.ends_with("policy.yaml: and 399 more"), "{said}");
 }
