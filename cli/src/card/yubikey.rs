@@ -445,6 +445,13 @@ impl Card for YubiKeyCard {
     }
 
     fn sign(&mut self, slot: KeySlot, what: &ToSign) -> Result<Vec<u8>, CardError> {
+        self.sign_once(slot, what)
+            .map_err(|error| self.lost().unwrap_or(error))
+    }
+}
+
+impl YubiKeyCard {
+    fn sign_once(&mut self, slot: KeySlot, what: &ToSign) -> Result<Vec<u8>, CardError> {
         let (bytes, algorithm): (&[u8], AlgorithmId) = match what {
             ToSign::Ed25519(message) => return self.sign_ed25519(slot, message),
             ToSign::P256(digest) => (digest, AlgorithmId::EccP256),
@@ -461,10 +468,13 @@ impl Card for YubiKeyCard {
         };
         piv::sign_data(self.device()?, bytes, algorithm, slot_id(slot)?)
             .map(|signature| signature.to_vec())
-            .map_err(|error| match error {
-                YkError::AuthenticationError => CardError::NotAllowed,
-                error => other(error),
-            })
+            .map_err(other)
+    }
+
+    /// What a failure means when the card is not there any more: its last word, cut off, can look like any refusal.
+    fn lost(&mut self) -> Option<CardError> {
+        let error = self.device.as_mut()?.get_pin_retries().err()?;
+        Some(other(error)).filter(|error| *error == CardError::Removed)
     }
 }
 

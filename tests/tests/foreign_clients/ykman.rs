@@ -312,6 +312,10 @@ fn a_card_pulled_out_while_it_waits_leaves_no_signature() {
     assert_eq!(bench.card.control("signatures"), "0");
     assert!(bench.pcscd.wait_for_card(0, false));
     bench.card.control("insert");
-    assert!(bench.pcscd.wait_for_card(0, true), "pcscd wrote:\n{}", bench.pcscd.log());
+    assert!(
+        bench.pcscd.wait_for_card(0, true),
+        "pcscd wrote:\n{}",
+        bench.pcscd.log()
+    );
     piv(&bench, "keys info 9a").succeeds().says("GENERATED");
 }
