@@ -216,3 +216,6 @@ impl<S: Sensor> Applet<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
