@@ -17,3 +17,13 @@ impl Clock for SystemClock {
         Timestamp::now()
     }
 }
+
+/// A clock, for the embedded API.
+#[derive(Clone, Debug)]
+pub struct ApiClock(pub std::sync::Arc<dyn Clock>);
+
+impl touchstone_apiserver::Clock for ApiClock {
+    fn now(&self) -> Timestamp {
+        self.0.now()
+    }
+}

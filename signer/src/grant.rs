@@ -19,41 +19,12 @@ use std::fmt;
     doc = "A client certificate that Touchstone granted: who, which groups, why, by which rule, until when.",
     derive = "PartialEq",
     status = "GrantStatus",
-    printcolumn(
-        name = "User",
-        type_ = "string",
-        json_path = ".spec.user",
-        description = "the certificate's CN"
-    ),
-    printcolumn(
-        name = "Groups",
-        type_ = "string",
-        json_path = ".spec.groups",
-        description = "the certificate's O values"
-    ),
-    printcolumn(
-        name = "Phase",
-        type_ = "string",
-        json_path = ".status.phase",
-        description = "Intent, Issued or Failed"
-    ),
-    printcolumn(
-        name = "Rule",
-        type_ = "string",
-        json_path = ".spec.rules",
-        description = "the policy's rules that granted it"
-    ),
-    printcolumn(
-        name = "Expires",
-        type_ = "string",
-        json_path = ".status.notAfter",
-        description = "the certificate's last second"
-    ),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
-    )
+    printcolumn = r#"{"name":"User","type":"string","jsonPath":".spec.user","description":"the certificate's CN"}"#,
+    printcolumn = r#"{"name":"Groups","type":"string","jsonPath":".spec.groups","description":"the certificate's O values"}"#,
+    printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase","description":"Intent, Issued or Failed"}"#,
+    printcolumn = r#"{"name":"Rule","type":"string","jsonPath":".spec.rules","description":"the policy's rules that granted it"}"#,
+    printcolumn = r#"{"name":"Expires","type":"string","jsonPath":".status.notAfter","description":"the certificate's last second"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp","description":"how long ago it was granted"}"#
 )]
 #[serde(rename_all = "camelCase")]
 pub struct GrantSpec {

@@ -5,6 +5,7 @@
 //! [`controller`], which asks [`review`] what to do with a request and [`issue`] what to sign, and keeps the record in
 //! [`grant`]s and the audit log. `review` and `issue` are pure: they know no network, clock or file.
 
+pub mod anonymous;
 pub mod audit;
 pub mod ca;
 pub mod clock;

@@ -77,7 +77,10 @@ pub fn load(data: &Path) -> Result<Authority, CaError> {
 fn make(folder: &Path, now: Timestamp) -> Result<(), CaError> {
     // Two installations must not have CAs of one name: clients look issuers up by it.
     let mark = hex::encode(random::<4>()?);
-    let (root, root_key) = root_ca(&format!("Touchstone root {mark}"), KeyAlgorithm::P384, now)?;
+    let root_profile = Profile::Root {
+        common_name: &format!("Touchstone root {mark}"),
+    };
+    let (root, root_key) = self_signed(&root_profile, KeyAlgorithm::P384, now)?;
     let key = generate(KeyAlgorithm::P256)?;
     let profile = Profile::IssuingCa {
         common_name: &format!("Touchstone issuing CA {mark}"),
@@ -94,15 +97,14 @@ fn make(folder: &Path, now: Timestamp) -> Result<(), CaError> {
 }
 
 /// A self-signed CA.
-pub(super) fn root_ca(
-    common_name: &str,
+pub(super) fn self_signed(
+    profile: &Profile<'_>,
     algorithm: KeyAlgorithm,
     now: Timestamp,
 ) -> Result<(CaCertificate, SoftwareKey), CaError> {
     let key = generate(algorithm)?;
-    let profile = Profile::Root { common_name };
     let validity = validity(now, BACKDATE, ROOT_LIFETIME)?;
-    let der = sign(&profile, key.public_key(), validity, None, &key)?;
+    let der = sign(profile, key.public_key(), validity, None, &key)?;
     Ok((read_back(&der)?, key))
 }
 

@@ -105,7 +105,7 @@ pub fn server(
     now: Timestamp,
 ) -> Result<ServerIdentity, CaError> {
     let folder = data.file(SERVER_FOLDER);
-    let (ca, ca_key) = own_ca(&folder, "Touchstone server CA", now)?;
+    let (ca, ca_key) = own_ca(&folder, |mark| format!("Touchstone server CA {mark}"), |common_name| Profile::ServerCa { common_name }, now)?;
     let profile = Profile::Server {
         dns_names: &names.dns_names,
         ip_addresses: &names.ip_addresses,
@@ -135,7 +135,7 @@ pub fn admin(
     now: Timestamp,
 ) -> Result<AdminIdentity, CaError> {
     let folder = data.file(ADMIN_FOLDER);
-    let (ca, ca_key) = own_ca(&folder, "Touchstone administrators CA", now)?;
+    let (ca, ca_key) = own_ca(&folder, |mark| format!("Touchstone administrators CA {mark}"), |common_name| Profile::IssuingCa { common_name }, now)?;
     let profile = Profile::ClientLeaf { user, groups };
     let mut listing = format!("{user}\n");
     for group in groups {
@@ -150,20 +150,21 @@ pub fn admin(
     })
 }
 
+/// A CA that signs for this program's own use. Two installations have CAs of different names.
 fn own_ca(
     folder: &Path,
-    name: &str,
+    name: fn(&str) -> String,
+    profile: fn(&str) -> Profile<'_>,
     now: Timestamp,
 ) -> Result<(CaCertificate, SoftwareKey), CaError> {
-    let ca_folder = folder.join("ca");
     if !folder.exists() {
         files::make_whole(folder, |new| {
-            let mark = hex::encode(bootstrap::random::<4>()?);
-            let (ca, key) = bootstrap::root_ca(&format!("{name} {mark}"), KeyAlgorithm::P256, now)?;
+            let name = name(&hex::encode(bootstrap::random::<4>()?));
+            let (ca, key) = bootstrap::self_signed(&profile(&name), KeyAlgorithm::P256, now)?;
             files::store(&new.join("ca"), &ca, &key)
         })?;
     }
-    files::load(&ca_folder)
+    files::load(&folder.join("ca"))
 }
 
 /// Key and certificate stand in one file, so that a renewal replaces both at once.

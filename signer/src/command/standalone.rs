@@ -1,8 +1,26 @@
 //! `standalone`: the embedded API and the signer in one process.
 
 use super::SignerOptions;
-use crate::error::Error;
+use crate::{
+    anonymous::ByKey,
+    audit::{AuditLog, FILE_NAME},
+    ca::{Authority, CaError, bootstrap, endpoint},
+    clock::{ApiClock, Clock, SystemClock},
+    controller::chain,
+    data_dir::{self, DataDir},
+    error::Error,
+    reload::{self, PolicyFile},
+    service::{Service, evidence_cache},
+};
 use clap::Args;
+use k8s_openapi::api::authentication::v1::UserInfo;
+use serde_json::json;
+use std::{fs, path::PathBuf, sync::Arc};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use touchstone_apiserver::{ApiServer, CaKind, ClientCa, Config, SIGNER, ServerTls};
+use touchstone_common::name::{GroupName, UserName};
+use zeroize::Zeroizing;
 
 /// `standalone`.
 #[derive(Debug, Args)]
@@ -19,6 +37,178 @@ pub struct Standalone {
 
 impl Standalone {
     pub(super) async fn run(self) -> Result<(), Error> {
-        std::future::pending().await
+        super::choose_crypto();
+        let shutdown = super::shutdown_by_signal()?;
+        let options = self.signer;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        if let Some(ready) = &options.ready_file {
+            // Of an earlier process: it says nothing of this one.
+            let _ = fs::remove_file(ready);
+        }
+        let policy = PolicyFile::open(&options.policy, reload::attestation_roots(&options.attestation_root)?)?;
+        let cluster = policy.subscribe().borrow().policy.cluster().to_string();
+        let data = DataDir::open(&options.data)?;
+        let now = clock.now();
+        let authority = Arc::new(bootstrap::open(&data, now)?);
+        let names = endpoint::ServerNames::new(host_name(), &self.tls_san);
+        let server = endpoint::server(&data, &names, now)?;
+        let (user, groups) = administrator()?;
+        let admin = endpoint::admin(&data, &user, &groups, now)?;
+        let audit = AuditLog::open(&data.file(FILE_NAME), now)?;
+        let evidence = evidence_cache();
+        let api = ApiServer::open(Config {
+            database: data.file(bootstrap::DATABASE),
+            client_cas: client_cas(&authority, &admin.ca_pem),
+            anonymous: Arc::new(ByKey {
+                clock: Arc::clone(&clock),
+                evidence: Arc::clone(&evidence),
+                signer_name: options.signer_name.clone(),
+                snapshot: policy.subscribe(),
+            }),
+            clock: Arc::new(ApiClock(Arc::clone(&clock))),
+        })
+        .map_err(|error| Error::ApiOpen(Box::new(error)))?;
+        let listener = TcpListener::bind(&self.listen).await.map_err(|source| Error::Listen {
+            address: self.listen.clone(),
+            source,
+        })?;
+        let address = listener.local_addr().map_err(|source| Error::Listen {
+            address: self.listen.clone(),
+            source,
+        })?;
+        let place = Place {
+            url: format!("https://{address}"),
+            cluster,
+            data,
+            ready_file: options.ready_file,
+        };
+        endpoint::write_kubeconfig(&place.data, &place.url, &server.ca_pem, &admin)?;
+        let tls = ServerTls {
+            certificate_chain_pem: server.certificate_pem.into_bytes(),
+            private_key_pem: Zeroizing::new(server.private_key_pem.as_bytes().to_vec()),
+        };
+        let service = Service {
+            audit,
+            authority,
+            clock,
+            evidence,
+            policy,
+            signer_name: options.signer_name,
+        };
+        let result = serve(&api, listener, tls, service, shutdown, &place).await;
+        if let Some(ready) = &place.ready_file {
+            let _ = fs::remove_file(ready);
+        }
+        result
+    }
+}
+
+/// Runs the API and the signer until one of them ends, the signer first where there is a choice: its last records need
+/// the API.
+async fn serve(
+    api: &ApiServer,
+    listener: TcpListener,
+    tls: ServerTls,
+    service: Service,
+    shutdown: CancellationToken,
+    place: &Place,
+) -> Result<(), Error> {
+    let client = api.client(
+        UserInfo {
+            username: Some("touchstone-signer".into()),
+            groups: Some(vec![SIGNER.into(), "system:authenticated".into()]),
+            ..UserInfo::default()
+        },
+        "default",
+    );
+    let stop_api = CancellationToken::new();
+    let mut serving = std::pin::pin!(api.serve(listener, tls, stop_api.clone()));
+    let mut signing = std::pin::pin!(service.run(client, shutdown.clone(), || place.announce()));
+    tokio::select! {
+        signed = &mut signing => {
+            stop_api.cancel();
+            let served = serving.await.map_err(|error| Error::ApiServe(Box::new(error)));
+            signed.and(served)
+        }
+        served = &mut serving => {
+            shutdown.cancel();
+            let signed = signing.await;
+            served.map_err(|error| Error::ApiServe(Box::new(error))).and(signed)
+        }
+    }
+}
+
+fn client_cas(authority: &Authority, admin_ca: &str) -> Vec<ClientCa> {
+    vec![
+        ClientCa {
+            certificates_pem: authority.trust_bundle().into_bytes(),
+            kind: CaKind::Engineers,
+        },
+        ClientCa {
+            certificates_pem: admin_ca.as_bytes().to_vec(),
+            kind: CaKind::Administrators,
+        },
+    ]
+}
+
+/// The administrator's names. What they may do comes from the CA, not from a group.
+fn administrator() -> Result<(UserName, Vec<GroupName>), CaError> {
+    let name = |error| CaError::Make(touchstone_common::certificate::CertificateError::Name(error));
+    let user = UserName::parse("touchstone-admin").map_err(name)?;
+    let group = GroupName::parse("touchstone-administrators").map_err(name)?;
+    Ok((user, vec![group]))
+}
+
+fn host_name() -> Option<String> {
+    // Where the kernel does not say, `--tls-san` does.
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").ok()?.trim().to_ascii_lowercase();
+    let is_dns_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'));
+    is_dns_name.then_some(name)
+}
+
+/// Where everything is, to be told when it is ready.
+struct Place {
+    url: String,
+    cluster: String,
+    data: DataDir,
+    ready_file: Option<PathBuf>,
+}
+
+impl Place {
+    fn announce(&self) {
+        let file = |name: &str| self.data.file(name).display().to_string();
+        let (admin, server_ca, bundle) = (
+            file(endpoint::ADMIN_KUBECONFIG),
+            file(endpoint::SERVER_CA),
+            file(bootstrap::TRUST_BUNDLE),
+        );
+        tracing::info!(server = self.url, "ready");
+        let told = super::print(&format!(
+            "Touchstone's signer is ready at {url}\n\n\
+             Engineers, once:\n  \
+             touchstone config set-cluster {cluster} --server {url} --ca {server_ca} --trust-bundle {bundle}\n\
+             then:\n  \
+             touchstone login --cluster {cluster} --group GROUP --reason TEXT\n\n\
+             Administrators:\n  \
+             kubectl --kubeconfig {admin} get csr,grants\n\n",
+            url = self.url,
+            cluster = self.cluster,
+        ));
+        if let Err(error) = told {
+            tracing::warn!(error = %chain(&error), "stdout is closed");
+        }
+        if let Some(path) = &self.ready_file {
+            let content = json!({
+                "server": self.url,
+                "pid": std::process::id(),
+                "data": self.data.path(),
+                "adminKubeconfig": admin,
+                "serverCa": server_ca,
+                "trustBundle": bundle,
+            });
+            if let Err(error) = data_dir::write_atomic(path, format!("{content}\n").as_bytes()) {
+                tracing::error!(error = %chain(&error), "the ready file was not written");
+            }
+        }
     }
 }
