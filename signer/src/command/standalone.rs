@@ -15,7 +15,12 @@ use crate::{
 use clap::Args;
 use k8s_openapi::api::authentication::v1::UserInfo;
 use serde_json::json;
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use touchstone_apiserver::{ApiServer, CaKind, ClientCa, Config, SIGNER, ServerTls};
@@ -77,7 +82,7 @@ impl Standalone {
             source,
         })?;
         let place = Place {
-            url: format!("https://{address}"),
+            url: url(address, &self.tls_san),
             cluster,
             data,
             ready_file: options.ready_file,
@@ -159,6 +164,18 @@ fn administrator() -> Result<(UserName, Vec<GroupName>), CaError> {
     Ok((user, vec![group]))
 }
 
+/// Where clients find an address. One that stands for all of the machine's is no place to connect to.
+fn url(address: SocketAddr, names: &[String]) -> String {
+    if !address.ip().is_unspecified() {
+        return format!("https://{address}");
+    }
+    let host = names.first().map_or("localhost", String::as_str);
+    match host.parse::<IpAddr>() {
+        Ok(ip) => format!("https://{}", SocketAddr::new(ip, address.port())),
+        Err(_) => format!("https://{host}:{}", address.port()),
+    }
+}
+
 fn host_name() -> Option<String> {
     // Where the kernel does not say, `--tls-san` does.
     let name = fs::read_to_string("/proc/sys/kernel/hostname").ok()?.trim().to_ascii_lowercase();
@@ -210,5 +227,19 @@ impl Place {
                 tracing::error!(error = %chain(&error), "the ready file was not written");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_stands_for_all_is_told_by_a_name() {
+        let at = |text: &str| text.parse().unwrap();
+        assert_eq!(url(at("127.0.0.1:8443"), &[]), "https://127.0.0.1:8443");
+        assert_eq!(url(at("0.0.0.0:8443"), &[]), "https://localhost:8443");
+        assert_eq!(url(at("[::]:1"), &["a.example".into()]), "https://a.example:1");
+        assert_eq!(url(at("[::]:1"), &["::1".into()]), "https://[::1]:1");
     }
 }

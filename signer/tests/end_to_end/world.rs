@@ -1,0 +1,450 @@
+//! An embedded API with a signer on it, and engineers with software keys.
+
+use aws_lc_rs::rand;
+use futures::StreamExt;
+use jiff::Timestamp;
+use k8s_openapi::{
+    ByteString,
+    api::{
+        authentication::v1::UserInfo,
+        certificates::v1::{
+            CertificateSigningRequest, CertificateSigningRequestCondition, CertificateSigningRequestSpec,
+        },
+        events::v1::Event as KubernetesEvent,
+    },
+};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+    runtime::watcher,
+};
+use serde_json::json;
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+use tokio::{sync::oneshot, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use touchstone_apiserver::{
+    ADMINISTRATORS, AnonymousCreate, ApiServer, AttestedCreator, Config, Refusal, SIGNER,
+};
+use touchstone_common::{
+    attestation::Roots,
+    claims::{Claims, Reason},
+    csr::{self, Draft},
+    key::{KeyAlgorithm, PublicKey, SigningKey, SoftwareKey},
+    name::{ClusterName, GroupName, UserName},
+    ttl::Ttl,
+};
+use touchstone_signer::{
+    audit::{AuditLog, Event, FILE_NAME},
+    ca::{Authority, bootstrap},
+    clock::{ApiClock, Clock},
+    data_dir::DataDir,
+    grant::{Grant, Phase},
+    reload::PolicyFile,
+    service::{Service, evidence_cache},
+};
+
+pub const SIGNER_NAME: &str = "touchstone.dev/client";
+pub const GROUP: &str = "jit:oncall:payments";
+/// Longer than anything takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub const POLICY: &str = r#"
+apiVersion: touchstone.dev/v1
+kind: Policy
+cluster: prod
+defaults: { ttl: 30m, maxTTL: 1h, key: { attested: false } }
+users:
+  - { name: alice@example.com, teams: [payments] }
+rules:
+  - name: payments on call
+    who: { teams: [payments] }
+    groups: ["jit:oncall:payments"]
+    decision: auto
+"#;
+
+/// The machine's clock, which panics when it is told to.
+#[derive(Debug, Default)]
+pub struct TestClock {
+    armed: AtomicBool,
+}
+
+impl TestClock {
+    /// The next one who asks panics.
+    pub fn panic_at_next_call(&self) {
+        self.armed.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        assert!(!self.armed.swap(false, Ordering::SeqCst), "the clock was told to panic");
+        Timestamp::now()
+    }
+}
+
+/// Nobody is let in without a credential.
+struct Nobody;
+
+impl AnonymousCreate for Nobody {
+    fn admit(&self, _: &CertificateSigningRequestSpec) -> Result<AttestedCreator, Refusal> {
+        Err(Refusal {
+            message: "nobody is let in".into(),
+        })
+    }
+}
+
+/// Someone with a key in software.
+pub struct Engineer {
+    pub user: UserName,
+    key: SoftwareKey,
+}
+
+/// A request that was signed.
+pub struct Request {
+    pub pem: String,
+    pub nonce: [u8; 32],
+    pub groups: Vec<GroupName>,
+    pub ttl: Ttl,
+}
+
+impl Engineer {
+    pub fn new(user: &str) -> Self {
+        Self {
+            user: UserName::parse(user).unwrap(),
+            key: SoftwareKey::generate(KeyAlgorithm::P256).unwrap(),
+        }
+    }
+
+    pub fn public_key(&self) -> &PublicKey {
+        self.key.public_key()
+    }
+
+    pub fn request(&self, groups: &[&str]) -> Request {
+        let mut nonce = [0; 32];
+        rand::fill(&mut nonce).unwrap();
+        let groups: Vec<_> = groups.iter().map(|g| GroupName::parse(g).unwrap()).collect();
+        let ttl: Ttl = "30m".parse().unwrap();
+        let now = Timestamp::now();
+        let draft = Draft {
+            user: self.user.clone(),
+            groups: groups.clone(),
+            claims: Claims {
+                cluster: ClusterName::parse("prod").unwrap(),
+                ttl,
+                reason: Reason::parse("INC-4211 checkout latency").unwrap(),
+                nonce,
+                issued_at: Timestamp::from_second(now.as_second()).unwrap(),
+                read_token_sha256: None,
+            },
+            evidence: None,
+        };
+        Request {
+            pem: csr::to_pem(&draft.sign(&self.key).unwrap()),
+            nonce,
+            groups,
+            ttl,
+        }
+    }
+}
+
+pub struct World {
+    pub authority: Arc<Authority>,
+    pub clock: Arc<TestClock>,
+    api: ApiServer,
+    audit: AuditLog,
+    audit_path: PathBuf,
+    data: DataDir,
+    signer: Option<Running>,
+    // Last: everything else lives in it.
+    temp: TempDir,
+}
+
+struct Running {
+    shutdown: CancellationToken,
+    task: JoinHandle<Result<(), touchstone_signer::error::Error>>,
+}
+
+impl World {
+    pub async fn start() -> Self {
+        Self::start_with(None).await.expect("the signer starts")
+    }
+
+    /// `None` when the signer does not start.
+    pub async fn start_with_audit(path: &Path) -> Option<Self> {
+        Self::start_with(Some(path)).await
+    }
+
+    async fn start_with(audit: Option<&Path>) -> Option<Self> {
+        let temp = tempfile::tempdir().unwrap();
+        let data = DataDir::open(&temp.path().join("data")).unwrap();
+        let clock = Arc::new(TestClock::default());
+        let authority = Arc::new(bootstrap::open(&data, clock.now()).unwrap());
+        let audit_path = audit.map_or_else(|| data.file(FILE_NAME), Path::to_owned);
+        let audit = AuditLog::open(&audit_path, clock.now()).unwrap();
+        std::fs::write(temp.path().join("policy.yaml"), POLICY).unwrap();
+        let api_clock: Arc<dyn Clock> = Arc::new(touchstone_signer::clock::SystemClock);
+        let api = ApiServer::open(Config {
+            database: data.file(bootstrap::DATABASE),
+            client_cas: Vec::new(),
+            anonymous: Arc::new(Nobody),
+            clock: Arc::new(ApiClock(api_clock)),
+        })
+        .unwrap();
+        let mut world = Self {
+            authority,
+            clock,
+            api,
+            audit,
+            audit_path,
+            data,
+            signer: None,
+            temp,
+        };
+        world.try_restart().await.then_some(world)
+    }
+
+    pub async fn restart(&mut self) {
+        assert!(self.try_restart().await, "the signer starts");
+    }
+
+    async fn try_restart(&mut self) -> bool {
+        let policy = PolicyFile::open(&self.temp.path().join("policy.yaml"), Roots::yubico()).unwrap();
+        let service = Service {
+            audit: self.audit.clone(),
+            authority: Arc::clone(&self.authority),
+            clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
+            evidence: evidence_cache(),
+            policy,
+            signer_name: SIGNER_NAME.into(),
+        };
+        let shutdown = CancellationToken::new();
+        let client = self.client("touchstone-signer", SIGNER);
+        let (ready, is_ready) = oneshot::channel();
+        let token = shutdown.clone();
+        let task = tokio::spawn(async move {
+            service
+                .run(client, token, move || {
+                    let _ = ready.send(());
+                })
+                .await
+        });
+        let started = is_ready.await.is_ok();
+        self.signer = Some(Running { shutdown, task });
+        started
+    }
+
+    /// Stops the signer in good order.
+    pub async fn stop(&mut self) {
+        let signer = self.signer.take().unwrap();
+        signer.shutdown.cancel();
+        signer.task.await.unwrap().unwrap();
+    }
+
+    /// Ends the signer wherever it is.
+    pub async fn cut_off(&mut self) {
+        let signer = self.signer.take().unwrap();
+        signer.task.abort();
+        assert!(signer.task.await.unwrap_err().is_cancelled());
+    }
+
+    fn client(&self, user: &str, group: &str) -> Client {
+        let identity = UserInfo {
+            username: Some(user.into()),
+            groups: Some(vec![group.into(), "system:authenticated".into()]),
+            ..UserInfo::default()
+        };
+        self.api.client(identity, "default")
+    }
+
+    fn requests(&self) -> Api<CertificateSigningRequest> {
+        Api::all(self.client("admin", ADMINISTRATORS))
+    }
+
+    pub fn trust_bundle(&self) -> String {
+        self.authority.trust_bundle()
+    }
+
+    pub fn audit_path(&self) -> PathBuf {
+        self.audit_path.clone()
+    }
+
+    pub fn write_policy(&self, text: &str) {
+        std::fs::write(self.temp.path().join("policy.yaml"), text).unwrap();
+    }
+
+    /// What the audit log says.
+    pub fn audit(&self) -> Vec<Event> {
+        let text = std::fs::read_to_string(self.data.file(FILE_NAME)).unwrap();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    pub async fn create(&self, engineer: &Engineer, name: &str, pem: &str) -> CertificateSigningRequest {
+        self.create_for(SIGNER_NAME, engineer, name, pem).await
+    }
+
+    pub async fn create_for(
+        &self,
+        signer_name: &str,
+        engineer: &Engineer,
+        name: &str,
+        pem: &str,
+    ) -> CertificateSigningRequest {
+        let api: Api<CertificateSigningRequest> = Api::all(self.client(engineer.user.as_str(), ADMINISTRATORS));
+        let mut request = CertificateSigningRequest::default();
+        request.metadata.name = Some(name.into());
+        request.spec = CertificateSigningRequestSpec {
+            expiration_seconds: Some(1800),
+            request: ByteString(pem.as_bytes().to_vec()),
+            signer_name: signer_name.into(),
+            usages: Some(vec!["client auth".into()]),
+            ..CertificateSigningRequestSpec::default()
+        };
+        api.create(&PostParams::default(), &request).await.unwrap()
+    }
+
+    /// Creates a request and waits until it is at its end.
+    pub async fn submit(&self, engineer: &Engineer, name: &str, pem: &str) -> CertificateSigningRequest {
+        self.create(engineer, name, pem).await;
+        self.wait(name).await
+    }
+
+    /// Waits until a request carries a certificate or was closed.
+    pub async fn wait(&self, name: &str) -> CertificateSigningRequest {
+        let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let mut events = std::pin::pin!(watcher(self.requests(), config));
+        let closed = async {
+            while let Some(event) = events.next().await {
+                if let Ok(watcher::Event::Apply(request) | watcher::Event::InitApply(request)) = event
+                    && is_closed(&request)
+                {
+                    return request;
+                }
+            }
+            panic!("the watch ended")
+        };
+        match tokio::time::timeout(PATIENCE, closed).await {
+            Ok(request) => request,
+            Err(_) => panic!("{name} was not closed: {:?}", self.get(name).await),
+        }
+    }
+
+    pub async fn get(&self, name: &str) -> CertificateSigningRequest {
+        self.requests().get(name).await.unwrap()
+    }
+
+    pub async fn delete(&self, name: &str) {
+        self.requests().delete(name, &DeleteParams::default()).await.unwrap();
+    }
+
+    pub async fn add_condition(&self, name: &str, condition: CertificateSigningRequestCondition) {
+        let mut request = self.get(name).await;
+        request
+            .status
+            .get_or_insert_default()
+            .conditions
+            .get_or_insert_default()
+            .push(condition);
+        self.requests()
+            .replace_subresource("approval", name, &PostParams::default(), &request)
+            .await
+            .unwrap();
+    }
+
+    pub async fn put_certificate(&self, name: &str, pem: &[u8]) {
+        let mut request = self.get(name).await;
+        request.status.get_or_insert_default().certificate = Some(ByteString(pem.to_vec()));
+        self.requests()
+            .replace_subresource("status", name, &PostParams::default(), &request)
+            .await
+            .unwrap();
+    }
+
+    /// Writes annotations as fast as it can, until the request is at its end.
+    pub async fn annotate_until_closed(&self, name: &str) {
+        for n in 0u64.. {
+            let patch = json!({ "metadata": { "annotations": { "example.com/n": n.to_string() } } });
+            match self.requests().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
+                Ok(request) if is_closed(&request) => return,
+                // Not created yet.
+                Ok(_) | Err(_) => tokio::time::sleep(Duration::from_micros(300)).await,
+            }
+        }
+    }
+
+    pub async fn grants(&self) -> Vec<Grant> {
+        let api: Api<Grant> = Api::all(self.client("admin", ADMINISTRATORS));
+        api.list(&ListParams::default()).await.unwrap().items
+    }
+
+    /// A grant, once it is at its end.
+    pub async fn settled_grant(&self, name: &str) -> Grant {
+        let api: Api<Grant> = Api::all(self.client("admin", ADMINISTRATORS));
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let grant = api.get(name).await.unwrap();
+            if grant.phase() != Phase::Intent {
+                return grant;
+            }
+            assert!(Instant::now() < end, "{name} stays open: {grant:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    pub async fn all_grants_settle(&self, count: usize) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let grants = self.grants().await;
+            assert_eq!(grants.len(), count);
+            if grants.iter().all(|grant| grant.phase() == Phase::Issued) {
+                return;
+            }
+            assert!(Instant::now() < end, "some grants stay open");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The events on a request, once there is one.
+    pub async fn events(&self, request: &str) -> Vec<KubernetesEvent> {
+        let api: Api<KubernetesEvent> = Api::namespaced(self.client("admin", ADMINISTRATORS), "default");
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let mut events = api.list(&ListParams::default()).await.unwrap().items;
+            events.retain(|e| e.regarding.as_ref().and_then(|r| r.name.as_deref()) == Some(request));
+            if !events.is_empty() {
+                return events;
+            }
+            assert!(Instant::now() < end, "{request} has no events");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Waits until something is so.
+    pub async fn until(&self, what: &str, is_so: impl Fn() -> bool) {
+        let end = Instant::now() + PATIENCE;
+        while !is_so() {
+            assert!(Instant::now() < end, "{what} did not come");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+fn is_closed(request: &CertificateSigningRequest) -> bool {
+    let certified = request.status.as_ref().is_some_and(|status| status.certificate.is_some());
+    certified || condition(request, "Denied").is_some() || condition(request, "Failed").is_some()
+}
+
+pub fn condition<'a>(
+    request: &'a CertificateSigningRequest,
+    kind: &str,
+) -> Option<&'a CertificateSigningRequestCondition> {
+    assert!(!request.name_any().is_empty());
+    request.status.as_ref()?.conditions.as_ref()?.iter().find(|c| c.type_ == kind)
+}
