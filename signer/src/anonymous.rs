@@ -41,7 +41,10 @@ impl AnonymousCreate for ByKey {
             Ok(Ok(admission)) => Ok(AttestedCreator {
                 username: admission.user.to_string(),
                 groups: Vec::new(),
-                extra: BTreeMap::from([(KEY_SERIAL.to_owned(), vec![admission.key_serial.to_string()])]),
+                extra: BTreeMap::from([(
+                    KEY_SERIAL.to_owned(),
+                    vec![admission.key_serial.to_string()],
+                )]),
                 read_token_sha256: admission.read_token_sha256,
             }),
             Ok(Err(denial)) => Err(Refusal {

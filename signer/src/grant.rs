@@ -53,8 +53,9 @@ pub struct GrantSpec {
     pub ttl_seconds: i64,
     /// SHA-256 of the policy file that granted it, lower-case hexadecimal.
     pub policy_sha256: String,
-    /// What is to be signed, recorded before it is.
-    pub intent: GrantIntent,
+    /// What is to be signed, recorded before it is. After an interruption there can be several, the latest last: at most
+    /// one of them was delivered.
+    pub intents: Vec<GrantIntent>,
 }
 
 /// The CertificateSigningRequest that asked.

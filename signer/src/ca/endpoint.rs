@@ -105,7 +105,12 @@ pub fn server(
     now: Timestamp,
 ) -> Result<ServerIdentity, CaError> {
     let folder = data.file(SERVER_FOLDER);
-    let (ca, ca_key) = own_ca(&folder, |mark| format!("Touchstone server CA {mark}"), |common_name| Profile::ServerCa { common_name }, now)?;
+    let (ca, ca_key) = own_ca(
+        &folder,
+        |mark| format!("Touchstone server CA {mark}"),
+        |common_name| Profile::ServerCa { common_name },
+        now,
+    )?;
     let profile = Profile::Server {
         dns_names: &names.dns_names,
         ip_addresses: &names.ip_addresses,
@@ -135,7 +140,12 @@ pub fn admin(
     now: Timestamp,
 ) -> Result<AdminIdentity, CaError> {
     let folder = data.file(ADMIN_FOLDER);
-    let (ca, ca_key) = own_ca(&folder, |mark| format!("Touchstone administrators CA {mark}"), |common_name| Profile::IssuingCa { common_name }, now)?;
+    let (ca, ca_key) = own_ca(
+        &folder,
+        |mark| format!("Touchstone administrators CA {mark}"),
+        |common_name| Profile::IssuingCa { common_name },
+        now,
+    )?;
     let profile = Profile::ClientLeaf { user, groups };
     let mut listing = format!("{user}\n");
     for group in groups {

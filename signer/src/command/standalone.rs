@@ -50,7 +50,10 @@ impl Standalone {
             // Of an earlier process: it says nothing of this one.
             let _ = fs::remove_file(ready);
         }
-        let policy = PolicyFile::open(&options.policy, reload::attestation_roots(&options.attestation_root)?)?;
+        let policy = PolicyFile::open(
+            &options.policy,
+            reload::attestation_roots(&options.attestation_root)?,
+        )?;
         let cluster = policy.subscribe().borrow().policy.cluster().to_string();
         let data = DataDir::open(&options.data)?;
         let now = clock.now();
@@ -73,10 +76,12 @@ impl Standalone {
             clock: Arc::new(ApiClock(Arc::clone(&clock))),
         })
         .map_err(|error| Error::ApiOpen(Box::new(error)))?;
-        let listener = TcpListener::bind(&self.listen).await.map_err(|source| Error::Listen {
-            address: self.listen.clone(),
-            source,
-        })?;
+        let listener = TcpListener::bind(&self.listen)
+            .await
+            .map_err(|source| Error::Listen {
+                address: self.listen.clone(),
+                source,
+            })?;
         let address = listener.local_addr().map_err(|source| Error::Listen {
             address: self.listen.clone(),
             source,
@@ -158,7 +163,11 @@ fn client_cas(authority: &Authority, admin_ca: &str) -> Vec<ClientCa> {
 
 /// The administrator's names. What they may do comes from the CA, not from a group.
 fn administrator() -> Result<(UserName, Vec<GroupName>), CaError> {
-    let name = |error| CaError::Make(touchstone_common::certificate::CertificateError::Name(error));
+    let name = |error| {
+        CaError::Make(touchstone_common::certificate::CertificateError::Name(
+            error,
+        ))
+    };
     let user = UserName::parse("touchstone-admin").map_err(name)?;
     let group = GroupName::parse("touchstone-administrators").map_err(name)?;
     Ok((user, vec![group]))
@@ -178,8 +187,13 @@ fn url(address: SocketAddr, names: &[String]) -> String {
 
 fn host_name() -> Option<String> {
     // Where the kernel does not say, `--tls-san` does.
-    let name = fs::read_to_string("/proc/sys/kernel/hostname").ok()?.trim().to_ascii_lowercase();
-    let is_dns_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'));
+    let name = fs::read_to_string("/proc/sys/kernel/hostname")
+        .ok()?
+        .trim()
+        .to_ascii_lowercase();
+    let is_dns_name = name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'));
     is_dns_name.then_some(name)
 }
 
@@ -239,7 +253,10 @@ mod tests {
         let at = |text: &str| text.parse().unwrap();
         assert_eq!(url(at("127.0.0.1:8443"), &[]), "https://127.0.0.1:8443");
         assert_eq!(url(at("0.0.0.0:8443"), &[]), "https://localhost:8443");
-        assert_eq!(url(at("[::]:1"), &["a.example".into()]), "https://a.example:1");
+        assert_eq!(
+            url(at("[::]:1"), &["a.example".into()]),
+            "https://a.example:1"
+        );
         assert_eq!(url(at("[::]:1"), &["::1".into()]), "https://[::1]:1");
     }
 }

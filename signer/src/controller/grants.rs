@@ -18,6 +18,9 @@ use kube::{
 /// How many are read at once.
 const PAGE: u32 = 500;
 
+/// How many tries at one certificate are remembered in its grant.
+const MAX_INTENTS: usize = 16;
+
 /// What became of claiming a grant.
 #[derive(Debug)]
 pub(super) enum Claim {
@@ -85,7 +88,7 @@ pub(super) fn of(
             cluster: cluster.to_owned(),
             ttl_seconds: i64::from(intent.ttl().as_secs()),
             policy_sha256: hex::encode(intent.policy_digest()),
-            intent: to_sign,
+            intents: vec![to_sign],
         },
     )
 }
@@ -112,7 +115,15 @@ impl Context {
         match found.phase() {
             phase @ (Phase::Issued | Phase::Failed) => Ok(Claim::Ended(phase)),
             Phase::Intent => {
-                found.spec = grant.spec.clone();
+                // A write of an earlier try can still arrive: what it delivers must be known as ours.
+                let mut intents = std::mem::take(&mut found.spec.intents);
+                intents.extend(grant.spec.intents.iter().cloned());
+                let surplus = intents.len().saturating_sub(MAX_INTENTS);
+                intents.drain(..surplus);
+                found.spec = GrantSpec {
+                    intents,
+                    ..grant.spec.clone()
+                };
                 let found = self
                     .grants
                     .replace(&name, &PostParams::default(), &found)

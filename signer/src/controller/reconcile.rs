@@ -14,10 +14,15 @@ use crate::{
     issue,
     review::{self, Denial, Intent, Review, Snapshot, Submission, Waiting},
 };
-use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::certificates::v1::{
+    CertificateSigningRequest, CertificateSigningRequestStatus,
+};
 use kube::{ResourceExt, api::PostParams};
 use std::sync::Arc;
 use touchstone_common::certificate::SerialNumber;
+
+/// How often a write is tried against others who write at the same time.
+const WRITES: usize = 16;
 
 /// What is to happen with a request next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,9 +42,20 @@ struct Subject {
     name: String,
     uid: String,
     request: CertificateSigningRequest,
+    /// The status as it was read, before anything was added to it.
+    status_read: Option<CertificateSigningRequestStatus>,
 }
 
 impl Subject {
+    fn new(uid: String, request: CertificateSigningRequest) -> Self {
+        Self {
+            name: request.name_any(),
+            uid,
+            status_read: request.status.clone(),
+            request,
+        }
+    }
+
     fn reference(&self) -> RequestRef {
         RequestRef {
             csr: self.name.clone(),
@@ -85,11 +101,7 @@ impl Context {
         if request.spec.signer_name != self.signer_name || self.is_settled(&uid) {
             return Ok(Outcome::Done);
         }
-        let subject = Subject {
-            name: name.to_owned(),
-            uid,
-            request,
-        };
+        let subject = Subject::new(uid, request);
         match conditions::state(&subject.request) {
             State::Certified(certificate) => self.settle_certified(&subject, certificate).await,
             State::Closed => {
@@ -162,10 +174,11 @@ impl Context {
                     .get_opt(&open.grant)
                     .await
                     .map_err(ControllerError::api("read the grant"))?;
-                if grant
-                    .as_ref()
-                    .is_some_and(|g| g.spec.intent.tbs_sha256 == leaf.tbs_sha256)
-                {
+                let intended = grant
+                    .iter()
+                    .flat_map(|grant| &grant.spec.intents)
+                    .any(|intent| intent.tbs_sha256 == leaf.tbs_sha256);
+                if intended {
                     let now = self.clock.now();
                     let event = Event::Issued {
                         request: subject.reference(),
@@ -257,7 +270,6 @@ impl Context {
             "denied"
         );
         let approved = conditions::state(&subject.request) == State::Approved;
-        self.end_open_intent(&subject.uid, &denial.message).await?;
         let event = Event::Denied {
             request: subject.reference(),
             verdict: denial.reason.to_owned(),
@@ -277,21 +289,12 @@ impl Context {
         message: &str,
     ) -> Result<Outcome, ControllerError> {
         tracing::error!(request = subject.name, reason, message, "failed");
-        let grant = self
-            .memory()
-            .open
-            .get(&subject.uid)
-            .map(|open| open.grant.clone());
-        if grant.is_some() {
-            self.end_open_intent(&subject.uid, message).await?;
-        } else {
-            let event = Event::Failed {
-                request: subject.reference(),
-                grant: None,
-                message: message.to_owned(),
-            };
-            self.audit.append(self.clock.now(), event).await?;
-        }
+        let event = Event::Failed {
+            request: subject.reference(),
+            grant: None,
+            message: message.to_owned(),
+        };
+        self.audit.append(self.clock.now(), event).await?;
         self.close(subject, Kind::Failed, reason, message).await
     }
 
@@ -309,9 +312,11 @@ impl Context {
             Kind::Approved | Kind::Denied => "approval",
             Kind::Failed => "status",
         };
-        if self.write(subresource, &subject).await?.is_none() {
+        if !self.write(subresource, &mut subject).await? {
             return Ok(Outcome::Reread);
         }
+        // Not before: until the request is closed, a certificate of an earlier try can still arrive.
+        self.end_open_intent(&subject.uid, message).await?;
         self.settle(&subject.uid);
         self.events
             .publish(&subject.request, now, Level::Warning, reason, message)
@@ -319,27 +324,50 @@ impl Context {
         Ok(Outcome::Done)
     }
 
-    /// Writes a subresource. `None`: someone else wrote first, or the object is gone.
+    /// Writes the status by a subresource. `false`: someone else changed what was judged, or the object is gone.
     async fn write(
         &self,
         subresource: &'static str,
-        subject: &Subject,
-    ) -> Result<Option<CertificateSigningRequest>, ControllerError> {
-        // The object's resourceVersion and UID go with it: the API refuses when either is another's.
-        match self
-            .requests
-            .replace_subresource(
-                subresource,
-                &subject.name,
-                &PostParams::default(),
-                &subject.request,
-            )
-            .await
-        {
-            Ok(request) => Ok(Some(request)),
-            Err(error) if matches!(code(&error), Some(404 | 409)) => Ok(None),
-            Err(error) => Err(ControllerError::api("write to the request")(error)),
+        subject: &mut Subject,
+    ) -> Result<bool, ControllerError> {
+        let read = |request: &CertificateSigningRequest| (request.uid(), request.spec.clone());
+        let judged = (read(&subject.request), subject.status_read.clone());
+        for _ in 0..WRITES {
+            // The object's resourceVersion and UID go with it: the API refuses when either is another's.
+            match self
+                .requests
+                .replace_subresource(
+                    subresource,
+                    &subject.name,
+                    &PostParams::default(),
+                    &subject.request,
+                )
+                .await
+            {
+                Ok(request) => {
+                    subject.status_read = request.status.clone();
+                    subject.request = request;
+                    return Ok(true);
+                }
+                Err(error) if code(&error) == Some(404) => return Ok(false),
+                Err(error) if code(&error) == Some(409) => {}
+                Err(error) => return Err(ControllerError::api("write to the request")(error)),
+            }
+            let Some(latest) = self
+                .requests
+                .get_opt(&subject.name)
+                .await
+                .map_err(ControllerError::api("read the request"))?
+            else {
+                return Ok(false);
+            };
+            // Whoever only writes labels or annotations, and be it all the time, does not keep us from going on.
+            if (read(&latest), latest.status.clone()) != judged {
+                return Ok(false);
+            }
+            subject.request.metadata = latest.metadata;
         }
+        Ok(false)
     }
 
     /// Leaves a request pending; once, says what it waits for.
@@ -420,7 +448,7 @@ impl Context {
             intent,
             &subject.request,
             snapshot.policy.cluster().as_str(),
-            to_sign,
+            to_sign.clone(),
         );
         let grant_name = grant.name_any();
         let grant = match self.claim(&grant).await? {
@@ -449,7 +477,7 @@ impl Context {
                 request: subject.name.clone(),
             },
         );
-        let record = record_of(intent, &subject, &grant);
+        let record = record_of(intent, &subject, &grant, &to_sign);
         self.audit
             .append(now, Event::Intent(Box::new(record)))
             .await?;
@@ -463,9 +491,8 @@ impl Context {
                 &message,
                 now,
             );
-            match self.write("approval", &subject).await? {
-                Some(request) => subject.request = request,
-                None => return Ok(Outcome::Reread),
+            if !self.write("approval", &mut subject).await? {
+                return Ok(Outcome::Reread);
             }
         }
         let issued = match prepared.sign(issuing) {
@@ -477,10 +504,9 @@ impl Context {
         };
         subject.request.status.get_or_insert_default().certificate =
             Some(k8s_openapi::ByteString(issued.chain_pem.into_bytes()));
-        let Some(request) = self.write("status", &subject).await? else {
+        if !self.write("status", &mut subject).await? {
             return Ok(Outcome::Reread);
-        };
-        subject.request = request;
+        }
         // Delivered. What follows is the record; a crash here is made good by `settle_certified`.
         let event = Event::Issued {
             request: subject.reference(),
@@ -537,7 +563,7 @@ impl Context {
                     return Ok(Outcome::Done);
                 }
                 let message = "its certificate was issued before and is not here any more. Run `touchstone login` again";
-                self.fail(Subject { request, ..subject }, "AlreadyIssued", message)
+                self.fail(Subject::new(subject.uid, request), "AlreadyIssued", message)
                     .await
             }
             Some(_) | None => Ok(Outcome::Done),
@@ -559,11 +585,7 @@ impl Context {
                 State::Approved | State::Pending
             )
         {
-            let subject = Subject {
-                name: name.to_owned(),
-                uid,
-                request,
-            };
+            let subject = Subject::new(uid, request);
             let message = "a defect in Touchstone kept it from judging this request: please report it with the signer's log";
             self.fail(subject, "InternalError", message).await?;
         }
@@ -574,7 +596,12 @@ impl Context {
 /// Says, on a request, what it waits for.
 const WAITING_ANNOTATION: &str = "touchstone.dev/waiting-for";
 
-fn record_of(intent: &Intent, subject: &Subject, grant: &Grant) -> IntentRecord {
+fn record_of(
+    intent: &Intent,
+    subject: &Subject,
+    grant: &Grant,
+    to_sign: &GrantIntent,
+) -> IntentRecord {
     let spec = &grant.spec;
     IntentRecord {
         request: subject.reference(),
@@ -589,7 +616,7 @@ fn record_of(intent: &Intent, subject: &Subject, grant: &Grant) -> IntentRecord 
         key_sha256: spec.key_sha256.clone(),
         ttl_seconds: intent.ttl().as_secs(),
         policy_sha256: spec.policy_sha256.clone(),
-        ca: spec.intent.ca.clone(),
-        tbs_sha256: spec.intent.tbs_sha256.clone(),
+        ca: to_sign.ca.clone(),
+        tbs_sha256: to_sign.tbs_sha256.clone(),
     }
 }

@@ -8,7 +8,8 @@ use k8s_openapi::{
     api::{
         authentication::v1::UserInfo,
         certificates::v1::{
-            CertificateSigningRequest, CertificateSigningRequestCondition, CertificateSigningRequestSpec,
+            CertificateSigningRequest, CertificateSigningRequestCondition,
+            CertificateSigningRequestSpec,
         },
         events::v1::Event as KubernetesEvent,
     },
@@ -45,47 +46,58 @@ use touchstone_signer::{
     audit::{AuditLog, Event, FILE_NAME},
     ca::{Authority, bootstrap},
     clock::{ApiClock, Clock},
+    controller::{Context, Parts},
     data_dir::DataDir,
     grant::{Grant, Phase},
     reload::PolicyFile,
     service::{Service, evidence_cache},
 };
 
-pub const SIGNER_NAME: &str = "touchstone.dev/client";
-pub const GROUP: &str = "jit:oncall:payments";
+pub(crate) const SIGNER_NAME: &str = "touchstone.dev/client";
+pub(crate) const GROUP: &str = "jit:oncall:payments";
 /// Longer than anything takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub const POLICY: &str = r#"
+/// Lets one engineer into one group.
+pub(crate) fn policy(engineer: &Engineer) -> String {
+    let key = hex::encode(engineer.public_key().spki_sha256());
+    format!(
+        r#"
 apiVersion: touchstone.dev/v1
 kind: Policy
 cluster: prod
-defaults: { ttl: 30m, maxTTL: 1h, key: { attested: false } }
+defaults: {{ ttl: 30m, maxTTL: 1h, key: {{ attested: false }} }}
 users:
-  - { name: alice@example.com, teams: [payments] }
+  - {{ name: "{user}", teams: [payments], keys: [ {{ spki: "sha256:{key}" }} ] }}
 rules:
   - name: payments on call
-    who: { teams: [payments] }
-    groups: ["jit:oncall:payments"]
+    who: {{ teams: [payments] }}
+    groups: ["{GROUP}"]
     decision: auto
-"#;
+"#,
+        user = engineer.user
+    )
+}
 
 /// The machine's clock, which panics when it is told to.
 #[derive(Debug, Default)]
-pub struct TestClock {
+pub(crate) struct TestClock {
     armed: AtomicBool,
 }
 
 impl TestClock {
     /// The next one who asks panics.
-    pub fn panic_at_next_call(&self) {
+    pub(crate) fn panic_at_next_call(&self) {
         self.armed.store(true, Ordering::SeqCst);
     }
 }
 
 impl Clock for TestClock {
     fn now(&self) -> Timestamp {
-        assert!(!self.armed.swap(false, Ordering::SeqCst), "the clock was told to panic");
+        assert!(
+            !self.armed.swap(false, Ordering::SeqCst),
+            "the clock was told to panic"
+        );
         Timestamp::now()
     }
 }
@@ -102,35 +114,38 @@ impl AnonymousCreate for Nobody {
 }
 
 /// Someone with a key in software.
-pub struct Engineer {
-    pub user: UserName,
+pub(crate) struct Engineer {
+    pub(crate) user: UserName,
     key: SoftwareKey,
 }
 
 /// A request that was signed.
-pub struct Request {
-    pub pem: String,
-    pub nonce: [u8; 32],
-    pub groups: Vec<GroupName>,
-    pub ttl: Ttl,
+pub(crate) struct Request {
+    pub(crate) pem: String,
+    pub(crate) nonce: [u8; 32],
+    pub(crate) groups: Vec<GroupName>,
+    pub(crate) ttl: Ttl,
 }
 
 impl Engineer {
-    pub fn new(user: &str) -> Self {
+    pub(crate) fn new(user: &str) -> Self {
         Self {
             user: UserName::parse(user).unwrap(),
             key: SoftwareKey::generate(KeyAlgorithm::P256).unwrap(),
         }
     }
 
-    pub fn public_key(&self) -> &PublicKey {
+    pub(crate) fn public_key(&self) -> &PublicKey {
         self.key.public_key()
     }
 
-    pub fn request(&self, groups: &[&str]) -> Request {
+    pub(crate) fn request(&self, groups: &[&str]) -> Request {
         let mut nonce = [0; 32];
         rand::fill(&mut nonce).unwrap();
-        let groups: Vec<_> = groups.iter().map(|g| GroupName::parse(g).unwrap()).collect();
+        let groups: Vec<_> = groups
+            .iter()
+            .map(|g| GroupName::parse(g).unwrap())
+            .collect();
         let ttl: Ttl = "30m".parse().unwrap();
         let now = Timestamp::now();
         let draft = Draft {
@@ -155,12 +170,11 @@ impl Engineer {
     }
 }
 
-pub struct World {
-    pub authority: Arc<Authority>,
-    pub clock: Arc<TestClock>,
+pub(crate) struct World {
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) clock: Arc<TestClock>,
     api: ApiServer,
     audit: AuditLog,
-    audit_path: PathBuf,
     data: DataDir,
     signer: Option<Running>,
     // Last: everything else lives in it.
@@ -173,23 +187,13 @@ struct Running {
 }
 
 impl World {
-    pub async fn start() -> Self {
-        Self::start_with(None).await.expect("the signer starts")
-    }
-
-    /// `None` when the signer does not start.
-    pub async fn start_with_audit(path: &Path) -> Option<Self> {
-        Self::start_with(Some(path)).await
-    }
-
-    async fn start_with(audit: Option<&Path>) -> Option<Self> {
+    pub(crate) async fn start(engineer: &Engineer) -> Self {
         let temp = tempfile::tempdir().unwrap();
         let data = DataDir::open(&temp.path().join("data")).unwrap();
         let clock = Arc::new(TestClock::default());
         let authority = Arc::new(bootstrap::open(&data, clock.now()).unwrap());
-        let audit_path = audit.map_or_else(|| data.file(FILE_NAME), Path::to_owned);
-        let audit = AuditLog::open(&audit_path, clock.now()).unwrap();
-        std::fs::write(temp.path().join("policy.yaml"), POLICY).unwrap();
+        let audit = AuditLog::open(&data.file(FILE_NAME), clock.now()).unwrap();
+        std::fs::write(temp.path().join("policy.yaml"), policy(engineer)).unwrap();
         let api_clock: Arc<dyn Clock> = Arc::new(touchstone_signer::clock::SystemClock);
         let api = ApiServer::open(Config {
             database: data.file(bootstrap::DATABASE),
@@ -203,20 +207,17 @@ impl World {
             clock,
             api,
             audit,
-            audit_path,
             data,
             signer: None,
             temp,
         };
-        world.try_restart().await.then_some(world)
+        world.restart().await;
+        world
     }
 
-    pub async fn restart(&mut self) {
-        assert!(self.try_restart().await, "the signer starts");
-    }
-
-    async fn try_restart(&mut self) -> bool {
-        let policy = PolicyFile::open(&self.temp.path().join("policy.yaml"), Roots::yubico()).unwrap();
+    pub(crate) async fn restart(&mut self) {
+        let policy =
+            PolicyFile::open(&self.temp.path().join("policy.yaml"), Roots::yubico()).unwrap();
         let service = Service {
             audit: self.audit.clone(),
             authority: Arc::clone(&self.authority),
@@ -236,20 +237,38 @@ impl World {
                 })
                 .await
         });
-        let started = is_ready.await.is_ok();
+        is_ready.await.expect("the signer starts");
         self.signer = Some(Running { shutdown, task });
-        started
+    }
+
+    /// Runs a controller whose audit log is another one.
+    pub(crate) fn run_with_audit(&self, path: &Path) -> JoinHandle<()> {
+        let policy =
+            PolicyFile::open(&self.temp.path().join("policy.yaml"), Roots::yubico()).unwrap();
+        let context = Arc::new(Context::new(Parts {
+            client: self.client("touchstone-signer", SIGNER),
+            audit: AuditLog::open(path, self.clock.now()).unwrap(),
+            authority: Arc::clone(&self.authority),
+            clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
+            evidence: evidence_cache(),
+            signer_name: SIGNER_NAME.into(),
+            snapshot: policy.subscribe(),
+        }));
+        tokio::spawn(async move {
+            let _policy = policy;
+            context.run(CancellationToken::new(), || {}).await.unwrap();
+        })
     }
 
     /// Stops the signer in good order.
-    pub async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         let signer = self.signer.take().unwrap();
         signer.shutdown.cancel();
         signer.task.await.unwrap().unwrap();
     }
 
     /// Ends the signer wherever it is.
-    pub async fn cut_off(&mut self) {
+    pub(crate) async fn cut_off(&mut self) {
         let signer = self.signer.take().unwrap();
         signer.task.abort();
         assert!(signer.task.await.unwrap_err().is_cancelled());
@@ -268,36 +287,44 @@ impl World {
         Api::all(self.client("admin", ADMINISTRATORS))
     }
 
-    pub fn trust_bundle(&self) -> String {
+    pub(crate) fn trust_bundle(&self) -> String {
         self.authority.trust_bundle()
     }
 
-    pub fn audit_path(&self) -> PathBuf {
-        self.audit_path.clone()
+    pub(crate) fn audit_path(&self) -> PathBuf {
+        self.data.file(FILE_NAME)
     }
 
-    pub fn write_policy(&self, text: &str) {
+    pub(crate) fn write_policy(&self, text: &str) {
         std::fs::write(self.temp.path().join("policy.yaml"), text).unwrap();
     }
 
     /// What the audit log says.
-    pub fn audit(&self) -> Vec<Event> {
+    pub(crate) fn audit(&self) -> Vec<Event> {
         let text = std::fs::read_to_string(self.data.file(FILE_NAME)).unwrap();
-        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+        text.lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect()
     }
 
-    pub async fn create(&self, engineer: &Engineer, name: &str, pem: &str) -> CertificateSigningRequest {
+    pub(crate) async fn create(
+        &self,
+        engineer: &Engineer,
+        name: &str,
+        pem: &str,
+    ) -> CertificateSigningRequest {
         self.create_for(SIGNER_NAME, engineer, name, pem).await
     }
 
-    pub async fn create_for(
+    pub(crate) async fn create_for(
         &self,
         signer_name: &str,
         engineer: &Engineer,
         name: &str,
         pem: &str,
     ) -> CertificateSigningRequest {
-        let api: Api<CertificateSigningRequest> = Api::all(self.client(engineer.user.as_str(), ADMINISTRATORS));
+        let api: Api<CertificateSigningRequest> =
+            Api::all(self.client(engineer.user.as_str(), ADMINISTRATORS));
         let mut request = CertificateSigningRequest::default();
         request.metadata.name = Some(name.into());
         request.spec = CertificateSigningRequestSpec {
@@ -311,18 +338,24 @@ impl World {
     }
 
     /// Creates a request and waits until it is at its end.
-    pub async fn submit(&self, engineer: &Engineer, name: &str, pem: &str) -> CertificateSigningRequest {
+    pub(crate) async fn submit(
+        &self,
+        engineer: &Engineer,
+        name: &str,
+        pem: &str,
+    ) -> CertificateSigningRequest {
         self.create(engineer, name, pem).await;
         self.wait(name).await
     }
 
     /// Waits until a request carries a certificate or was closed.
-    pub async fn wait(&self, name: &str) -> CertificateSigningRequest {
+    pub(crate) async fn wait(&self, name: &str) -> CertificateSigningRequest {
         let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
         let mut events = std::pin::pin!(watcher(self.requests(), config));
         let closed = async {
             while let Some(event) = events.next().await {
-                if let Ok(watcher::Event::Apply(request) | watcher::Event::InitApply(request)) = event
+                if let Ok(watcher::Event::Apply(request) | watcher::Event::InitApply(request)) =
+                    event
                     && is_closed(&request)
                 {
                     return request;
@@ -336,15 +369,22 @@ impl World {
         }
     }
 
-    pub async fn get(&self, name: &str) -> CertificateSigningRequest {
+    pub(crate) async fn get(&self, name: &str) -> CertificateSigningRequest {
         self.requests().get(name).await.unwrap()
     }
 
-    pub async fn delete(&self, name: &str) {
-        self.requests().delete(name, &DeleteParams::default()).await.unwrap();
+    pub(crate) async fn delete(&self, name: &str) {
+        self.requests()
+            .delete(name, &DeleteParams::default())
+            .await
+            .unwrap();
     }
 
-    pub async fn add_condition(&self, name: &str, condition: CertificateSigningRequestCondition) {
+    pub(crate) async fn add_condition(
+        &self,
+        name: &str,
+        condition: CertificateSigningRequestCondition,
+    ) {
         let mut request = self.get(name).await;
         request
             .status
@@ -358,7 +398,7 @@ impl World {
             .unwrap();
     }
 
-    pub async fn put_certificate(&self, name: &str, pem: &[u8]) {
+    pub(crate) async fn put_certificate(&self, name: &str, pem: &[u8]) {
         let mut request = self.get(name).await;
         request.status.get_or_insert_default().certificate = Some(ByteString(pem.to_vec()));
         self.requests()
@@ -368,10 +408,15 @@ impl World {
     }
 
     /// Writes annotations as fast as it can, until the request is at its end.
-    pub async fn annotate_until_closed(&self, name: &str) {
+    pub(crate) async fn annotate_until_closed(&self, name: &str) {
         for n in 0u64.. {
-            let patch = json!({ "metadata": { "annotations": { "example.com/n": n.to_string() } } });
-            match self.requests().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
+            let patch =
+                json!({ "metadata": { "annotations": { "example.com/n": n.to_string() } } });
+            match self
+                .requests()
+                .patch(name, &PatchParams::default(), &Patch::Merge(patch))
+                .await
+            {
                 Ok(request) if is_closed(&request) => return,
                 // Not created yet.
                 Ok(_) | Err(_) => tokio::time::sleep(Duration::from_micros(300)).await,
@@ -379,13 +424,13 @@ impl World {
         }
     }
 
-    pub async fn grants(&self) -> Vec<Grant> {
+    pub(crate) async fn grants(&self) -> Vec<Grant> {
         let api: Api<Grant> = Api::all(self.client("admin", ADMINISTRATORS));
         api.list(&ListParams::default()).await.unwrap().items
     }
 
     /// A grant, once it is at its end.
-    pub async fn settled_grant(&self, name: &str) -> Grant {
+    pub(crate) async fn settled_grant(&self, name: &str) -> Grant {
         let api: Api<Grant> = Api::all(self.client("admin", ADMINISTRATORS));
         let end = Instant::now() + PATIENCE;
         loop {
@@ -398,7 +443,7 @@ impl World {
         }
     }
 
-    pub async fn all_grants_settle(&self, count: usize) {
+    pub(crate) async fn all_grants_settle(&self, count: usize) {
         let end = Instant::now() + PATIENCE;
         loop {
             let grants = self.grants().await;
@@ -412,12 +457,14 @@ impl World {
     }
 
     /// The events on a request, once there is one.
-    pub async fn events(&self, request: &str) -> Vec<KubernetesEvent> {
-        let api: Api<KubernetesEvent> = Api::namespaced(self.client("admin", ADMINISTRATORS), "default");
+    pub(crate) async fn events(&self, request: &str) -> Vec<KubernetesEvent> {
+        let api: Api<KubernetesEvent> =
+            Api::namespaced(self.client("admin", ADMINISTRATORS), "default");
         let end = Instant::now() + PATIENCE;
         loop {
             let mut events = api.list(&ListParams::default()).await.unwrap().items;
-            events.retain(|e| e.regarding.as_ref().and_then(|r| r.name.as_deref()) == Some(request));
+            events
+                .retain(|e| e.regarding.as_ref().and_then(|r| r.name.as_deref()) == Some(request));
             if !events.is_empty() {
                 return events;
             }
@@ -427,7 +474,7 @@ impl World {
     }
 
     /// Waits until something is so.
-    pub async fn until(&self, what: &str, is_so: impl Fn() -> bool) {
+    pub(crate) async fn until(&self, what: &str, is_so: impl Fn() -> bool) {
         let end = Instant::now() + PATIENCE;
         while !is_so() {
             assert!(Instant::now() < end, "{what} did not come");
@@ -437,14 +484,23 @@ impl World {
 }
 
 fn is_closed(request: &CertificateSigningRequest) -> bool {
-    let certified = request.status.as_ref().is_some_and(|status| status.certificate.is_some());
+    let certified = request
+        .status
+        .as_ref()
+        .is_some_and(|status| status.certificate.is_some());
     certified || condition(request, "Denied").is_some() || condition(request, "Failed").is_some()
 }
 
-pub fn condition<'a>(
+pub(crate) fn condition<'a>(
     request: &'a CertificateSigningRequest,
     kind: &str,
 ) -> Option<&'a CertificateSigningRequestCondition> {
     assert!(!request.name_any().is_empty());
-    request.status.as_ref()?.conditions.as_ref()?.iter().find(|c| c.type_ == kind)
+    request
+        .status
+        .as_ref()?
+        .conditions
+        .as_ref()?
+        .iter()
+        .find(|c| c.type_ == kind)
 }
