@@ -1,5 +1,12 @@
 //! The signer on the embedded API, in one process: from a request to a certificate, a denial or a recorded failure.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that panics has failed"
+)]
+
 #[path = "end_to_end/world.rs"]
 mod world;
 
