@@ -31,7 +31,7 @@ use crate::{config::Clock, status::ApiError};
 /// Changes that the log keeps. A watcher that is further behind must list again.
 const LOGGED_CHANGES: u64 = 10_000;
 /// Changes that a slow watcher may be behind before it reads the log.
-const BROADCAST_CHANGES: usize = 1024;
+const BROADCAST_CHANGES: usize = 256;
 
 /// Where an object stands.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -69,28 +69,14 @@ pub(crate) const CERTIFICATE_SIGNING_REQUEST: Columns = &[
     column("Condition", |csr, _| json!(request_condition(csr))),
 ];
 
+/// As the CRD prints them, with lists as text.
 pub(crate) const GRANT: Columns = &[
     NAME,
     column("User", |grant, _| text(grant, "/spec/user")),
-    column("Groups", |grant, _| {
-        let groups = grant.pointer("/spec/groups").and_then(Value::as_array);
-        let groups: Vec<&str> = groups
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect();
-        json!(groups.join(","))
-    }),
+    column("Groups", |grant, _| texts(grant, "/spec/groups")),
     column("Phase", |grant, _| text(grant, "/status/phase")),
-    column("Rule", |grant, _| text(grant, "/spec/rule")),
-    column("NotAfter", |grant, _| {
-        let status = text(grant, "/status/notAfter");
-        if status == "" {
-            text(grant, "/spec/notAfter")
-        } else {
-            status
-        }
-    }),
+    column("Rule", |grant, _| texts(grant, "/spec/rules")),
+    column("Expires", |grant, _| text(grant, "/status/notAfter")),
     AGE,
 ];
 
@@ -252,6 +238,16 @@ fn text(object: &Value, at: &str) -> Value {
             .and_then(Value::as_str)
             .unwrap_or_default()
     )
+}
+
+fn texts(object: &Value, at: &str) -> Value {
+    let texts = object.pointer(at).and_then(Value::as_array);
+    let texts: Vec<&str> = texts
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    json!(texts.join(","))
 }
 
 fn members(object: &Value, at: &str) -> usize {

@@ -190,7 +190,7 @@ async fn an_administrator_works_on_the_other_kinds_with_kubectl() {
     let grant = server.pki.path("grant.json");
     let text = serde_json::json!({
         "apiVersion": "touchstone.dev/v1", "kind": "Grant", "metadata": {"name": "g"},
-        "spec": {"user": "alice", "groups": ["oncall", "jit:x"], "rule": "on call"},
+        "spec": {"user": "alice", "groups": ["oncall", "jit:x"], "rules": ["on-call"]},
     });
     std::fs::write(&grant, text.to_string()).unwrap();
     kubectl.ok(&["create", "-f", grant.to_str().unwrap()]).await;
@@ -201,7 +201,7 @@ async fn an_administrator_works_on_the_other_kinds_with_kubectl() {
         .collect();
     assert_eq!(
         lines[0],
-        ["NAME", "USER", "GROUPS", "PHASE", "RULE", "NOTAFTER", "AGE"]
+        ["NAME", "USER", "GROUPS", "PHASE", "RULE", "EXPIRES", "AGE"]
     );
     assert_eq!(lines[1][..3], ["g", "alice", "oncall,jit:x"]);
     kubectl.ok(&["create", "namespace", "x"]).await;
@@ -239,7 +239,7 @@ async fn an_administrator_works_on_the_other_kinds_with_kubectl() {
             "g",
             "--type=merge",
             "-p",
-            "{\"spec\":{\"rule\":\"other\"}}",
+            "{\"spec\":{\"rules\":[\"other\"]}}",
         ])
         .await;
     let generation = kubectl

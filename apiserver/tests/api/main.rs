@@ -9,6 +9,8 @@ mod durability;
 #[cfg(test)]
 mod in_process;
 #[cfg(test)]
+mod kinds;
+#[cfg(test)]
 mod kubectl;
 #[cfg(test)]
 mod network;
