@@ -169,7 +169,10 @@ impl Request {
         self.evidence.as_ref()
     }
 
-    /// SHA-256 of the DER.
+    /// SHA-256 of the DER: tells two objects apart, not two requests.
+    ///
+    /// Whoever has an ECDSA signature can turn it into a second one that verifies (s becomes n − s), and so make another
+    /// digest of the same request. What is used once is the nonce of [`Request::claims`], which is signed.
     #[must_use]
     pub fn sha256(&self) -> [u8; 32] {
         self.sha256

@@ -246,8 +246,10 @@ fn is_system(text: &str) -> bool {
         .eq(PREFIX.chars())
 }
 
-/// A name for a message: in quotes, short, with everything but printable ASCII and plain letters escaped.
-pub(crate) fn quoted(text: &str) -> String {
+/// A foreign name for a message: in quotes, at most 64 characters of it, and with every character escaped that could not
+/// stand in a name.
+#[must_use]
+pub fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for (index, character) in text.chars().enumerate() {
         if index == MAX_NAME_CHARS {

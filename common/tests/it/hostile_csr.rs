@@ -329,3 +329,35 @@ fn the_same_draft_and_key_give_the_same_bytes_to_sign() {
     let two = draft("alice", &["a", "b"]).sign(&key).unwrap();
     assert_eq!(children(&one)[0], children(&two)[0]);
 }
+
+#[test]
+fn an_old_request_under_a_second_signature_keeps_its_nonce() {
+    // n of P-256; with s, n - s verifies too.
+    const ORDER: &str = "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551";
+    let parts = Parts::new();
+    let der = parts.der();
+    let signature = &children(&der)[2][3..];
+    let numbers = children(signature);
+    let s = [vec![0; 33], numbers[1][2..].to_vec()].concat();
+    let s = &s[s.len() - 32..];
+    let mut difference = hex::decode(ORDER).unwrap();
+    let mut borrow = 0_i16;
+    for (digit, s) in difference.iter_mut().zip(s).rev() {
+        let value = i16::from(*digit) - i16::from(*s) - borrow;
+        borrow = i16::from(value < 0);
+        *digit = u8::try_from(value & 0xff).unwrap();
+    }
+    let start = difference.iter().take_while(|byte| **byte == 0).count();
+    let mut second = difference[start..].to_vec();
+    if second[0] >= 0x80 {
+        second.insert(0, 0);
+    }
+    let second = sequence(&[&numbers[0], &tlv(2, &second)]);
+    let again = sequence(&[&parts.info(), &parts.algorithm, &bits(&second)]);
+    let (one, two) = (
+        Request::from_der(&der).unwrap(),
+        Request::from_der(&again).unwrap(),
+    );
+    assert_ne!(one.sha256(), two.sha256());
+    assert_eq!(one.claims().nonce, two.claims().nonce);
+}
