@@ -96,7 +96,7 @@ struct Check {
     findings: Vec<Finding>,
     team_names: Vec<Arc<str>>,
     teams: HashMap<Arc<str>, TeamId>,
-    regexes: HashMap<String, Regex>,
+    regexes: HashMap<String, Arc<Regex>>,
 }
 
 impl Check {

@@ -5,6 +5,7 @@
 
 use super::{
     Policy, explain,
+    hours::{Hours, Wall},
     pattern::is_reserved,
     rule::{Decision, Rule, Stage},
     user::User,
@@ -16,6 +17,7 @@ use crate::{
     ttl::Ttl,
 };
 use jiff::Timestamp;
+use regex::Regex;
 use std::sync::Arc;
 
 /// What is known of a request. The caller has checked that the key signed it and is enrolled for the user.
@@ -157,9 +159,10 @@ impl Outcome {
 pub(super) fn evaluate(policy: &Policy, facts: &Facts<'_>) -> Evaluation {
     let user = policy.user(facts.user);
     let outcomes = if facts.groups.len() <= MAX_GROUPS {
+        let mut memo = Memo::default();
         let rules = policy.rules.iter().enumerate();
         rules
-            .map(|(i, rule)| outcome(policy, i, rule, user, facts))
+            .map(|(i, rule)| outcome(policy, i, rule, user, facts, &mut memo))
             .collect()
     } else {
         Vec::new()
@@ -168,12 +171,49 @@ pub(super) fn evaluate(policy: &Policy, facts: &Facts<'_>) -> Evaluation {
     Evaluation { verdict, outcomes }
 }
 
-fn outcome(
+/// What rules ask again and again of one request: the rules of a policy share a few zones and reason patterns.
+#[derive(Default)]
+struct Memo<'p> {
+    walls: Vec<(&'p str, Wall)>,
+    matches: Vec<(&'p Arc<Regex>, bool)>,
+}
+
+/// The most answers of a kind that are remembered: they are found by looking through them.
+const REMEMBERED: usize = 8;
+
+impl<'p> Memo<'p> {
+    fn wall(&mut self, hours: &'p Hours, now: Timestamp) -> Wall {
+        let zone = hours.zone_name();
+        if let Some((_, wall)) = self.walls.iter().find(|(known, _)| *known == zone) {
+            return *wall;
+        }
+        let wall = hours.wall(now);
+        if self.walls.len() < REMEMBERED {
+            self.walls.push((zone, wall));
+        }
+        wall
+    }
+
+    fn is_match(&mut self, pattern: &'p Arc<Regex>, reason: &str) -> bool {
+        let mut known = self.matches.iter();
+        if let Some((_, is_match)) = known.find(|(known, _)| Arc::ptr_eq(known, pattern)) {
+            return *is_match;
+        }
+        let is_match = pattern.is_match(reason);
+        if self.matches.len() < REMEMBERED {
+            self.matches.push((pattern, is_match));
+        }
+        is_match
+    }
+}
+
+fn outcome<'p>(
     policy: &Policy,
     index: usize,
-    rule: &Rule,
+    rule: &'p Rule,
     user: Option<&User>,
     facts: &Facts<'_>,
+    memo: &mut Memo<'p>,
 ) -> Outcome {
     let mut groups = 0;
     for (i, group) in facts.groups.iter().enumerate() {
@@ -199,13 +239,13 @@ fn outcome(
         },
     );
     if let Some(hours) = &rule.hours {
-        failures.note(Field::Hours, !hours.contain(facts.now));
+        failures.note(Field::Hours, !hours.contain(memo.wall(hours, facts.now)));
     }
     if let Some(reason) = &rule.reason {
         let pattern = reason.pattern.as_ref();
         failures.note(
             Field::ReasonPattern,
-            pattern.is_some_and(|p| !p.is_match(facts.reason)),
+            pattern.is_some_and(|p| !memo.is_match(p, facts.reason)),
         );
         let length = facts.reason.chars().count();
         failures.note(

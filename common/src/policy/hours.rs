@@ -35,6 +35,13 @@ pub(crate) struct Days(u8);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Minute(u16);
 
+/// What a clock on a wall shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wall {
+    day: Weekday,
+    minute: Minute,
+}
+
 /// Why hours were refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum HoursError {
@@ -108,9 +115,21 @@ impl Hours {
             .map_err(|_| HoursError::Zone(name.to_owned()))
     }
 
-    pub(crate) fn contain(&self, now: Timestamp) -> bool {
+    pub(crate) fn zone_name(&self) -> &str {
+        &self.zone_name
+    }
+
+    /// What the wall clock of the zone shows.
+    pub(crate) fn wall(&self, now: Timestamp) -> Wall {
         let there = now.to_zoned(self.zone.clone());
-        let (day, minute) = (there.weekday(), Minute::of(there.time()));
+        Wall {
+            day: there.weekday(),
+            minute: Minute::of(there.time()),
+        }
+    }
+
+    /// Whether the window holds when its zone's clock shows this.
+    pub(crate) fn contain(&self, Wall { day, minute }: Wall) -> bool {
         if self.from < self.to {
             self.days.has(day) && self.from <= minute && minute < self.to
         } else {
@@ -173,6 +192,10 @@ mod tests {
         .unwrap()
     }
 
+    fn inside(hours: &Hours, now: Timestamp) -> bool {
+        hours.contain(hours.wall(now))
+    }
+
     fn at(text: &str) -> Timestamp {
         text.parse().unwrap()
     }
@@ -188,54 +211,54 @@ mod tests {
     #[test]
     fn the_first_minute_is_inside_and_the_last_is_not() {
         let h = hours(WORKDAYS, "08:00", "20:00", "UTC");
-        assert!(!h.contain(at("2026-07-01T07:59:59Z")));
-        assert!(h.contain(at("2026-07-01T08:00:00Z")));
-        assert!(h.contain(at("2026-07-01T19:59:59Z")));
-        assert!(!h.contain(at("2026-07-01T20:00:00Z")));
-        assert!(!h.contain(at("2026-07-04T12:00:00Z")), "a Saturday");
+        assert!(!inside(&h, at("2026-07-01T07:59:59Z")));
+        assert!(inside(&h, at("2026-07-01T08:00:00Z")));
+        assert!(inside(&h, at("2026-07-01T19:59:59Z")));
+        assert!(!inside(&h, at("2026-07-01T20:00:00Z")));
+        assert!(!inside(&h, at("2026-07-04T12:00:00Z")), "a Saturday");
     }
 
     #[test]
     fn the_window_follows_daylight_saving() {
         let h = hours(WORKDAYS, "08:00", "20:00", "Europe/Berlin");
         // 08:00 in Berlin is 06:00 UTC in July and 07:00 UTC in January.
-        assert!(h.contain(at("2026-07-01T06:00:00Z")));
-        assert!(!h.contain(at("2026-01-07T06:00:00Z")));
-        assert!(h.contain(at("2026-01-07T07:00:00Z")));
+        assert!(inside(&h, at("2026-07-01T06:00:00Z")));
+        assert!(!inside(&h, at("2026-01-07T06:00:00Z")));
+        assert!(inside(&h, at("2026-01-07T07:00:00Z")));
     }
 
     #[test]
     fn an_hour_that_comes_twice_counts_twice() {
         // Berlin, 2026-10-25: 02:00 to 03:00 comes at 00:00 and at 01:00 UTC.
         let h = hours(&[Weekday::Sunday], "02:00", "03:00", "Europe/Berlin");
-        assert!(h.contain(at("2026-10-25T00:30:00Z")));
-        assert!(h.contain(at("2026-10-25T01:30:00Z")));
-        assert!(!h.contain(at("2026-10-25T02:00:00Z")));
+        assert!(inside(&h, at("2026-10-25T00:30:00Z")));
+        assert!(inside(&h, at("2026-10-25T01:30:00Z")));
+        assert!(!inside(&h, at("2026-10-25T02:00:00Z")));
     }
 
     #[test]
     fn an_hour_that_is_left_out_is_never_inside() {
         // Berlin, 2026-03-29: the clock goes from 02:00 to 03:00 at 01:00 UTC.
         let h = hours(&[Weekday::Sunday], "02:00", "03:00", "Europe/Berlin");
-        assert!(!h.contain(at("2026-03-29T00:59:59Z")));
-        assert!(!h.contain(at("2026-03-29T01:00:00Z")));
+        assert!(!inside(&h, at("2026-03-29T00:59:59Z")));
+        assert!(!inside(&h, at("2026-03-29T01:00:00Z")));
     }
 
     #[test]
     fn a_window_over_midnight_belongs_to_the_day_it_begins_on() {
         let h = hours(&[Weekday::Friday], "22:00", "06:00", "UTC");
-        assert!(h.contain(at("2026-07-03T22:00:00Z")), "Friday night");
-        assert!(h.contain(at("2026-07-04T05:59:00Z")), "Saturday morning");
-        assert!(!h.contain(at("2026-07-04T06:00:00Z")));
-        assert!(!h.contain(at("2026-07-03T05:00:00Z")), "Friday morning");
-        assert!(!h.contain(at("2026-07-04T22:30:00Z")), "Saturday night");
+        assert!(inside(&h, at("2026-07-03T22:00:00Z")), "Friday night");
+        assert!(inside(&h, at("2026-07-04T05:59:00Z")), "Saturday morning");
+        assert!(!inside(&h, at("2026-07-04T06:00:00Z")));
+        assert!(!inside(&h, at("2026-07-03T05:00:00Z")), "Friday morning");
+        assert!(!inside(&h, at("2026-07-04T22:30:00Z")), "Saturday night");
     }
 
     #[test]
     fn a_window_may_end_with_the_day() {
         let h = hours(&[Weekday::Friday], "00:00", "24:00", "UTC");
-        assert!(h.contain(at("2026-07-03T23:59:59Z")));
-        assert!(!h.contain(at("2026-07-04T00:00:00Z")));
+        assert!(inside(&h, at("2026-07-03T23:59:59Z")));
+        assert!(!inside(&h, at("2026-07-04T00:00:00Z")));
     }
 
     #[test]

@@ -42,7 +42,8 @@ pub(crate) struct Who {
 /// What is asked of the reason.
 #[derive(Clone, Debug)]
 pub(crate) struct ReasonCondition {
-    pub(crate) pattern: Option<Regex>,
+    /// Rules with the same pattern share it.
+    pub(crate) pattern: Option<Arc<Regex>>,
     pub(crate) min_length: u16,
 }
 

@@ -216,9 +216,9 @@ impl Check {
     }
 
     /// A regular expression; the same text is compiled once.
-    fn regex(&mut self, at: &At<String>) -> Option<Regex> {
+    fn regex(&mut self, at: &At<String>) -> Option<Arc<Regex>> {
         if let Some(regex) = self.regexes.get(&at.value) {
-            return Some(regex.clone());
+            return Some(Arc::clone(regex));
         }
         if at.value.chars().count() > MAX_REGEX {
             self.at(
@@ -234,7 +234,8 @@ impl Check {
             .build();
         match built {
             Ok(regex) => {
-                self.regexes.insert(at.value.clone(), regex.clone());
+                let regex = Arc::new(regex);
+                self.regexes.insert(at.value.clone(), Arc::clone(&regex));
                 Some(regex)
             }
             Err(error) => {
