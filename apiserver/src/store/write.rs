@@ -1,6 +1,7 @@
 //! Writing: the one thread that does, in transactions that several writers share.
 
 use std::{
+    collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, OnceLock,
@@ -70,6 +71,16 @@ pub(super) enum Job {
     },
 }
 
+impl Job {
+    /// Answers that it was not done.
+    fn refuse(self, failure: &ApiError) {
+        match self {
+            Self::Change { reply, .. } => Answer::Change(reply, Err(failure.clone())).send(None),
+            Self::Collect { reply } => Answer::Collect(reply, Err(failure.clone())).send(None),
+        }
+    }
+}
+
 /// An answer that waits for the commit.
 enum Answer {
     Change(
@@ -123,14 +134,14 @@ impl Writer {
 
     /// Makes changes before anyone can ask.
     pub(super) fn begin(&mut self, first: Vec<(Key, ChangeFn)>) -> rusqlite::Result<()> {
-        let jobs = first
+        let mut jobs = first
             .into_iter()
             .map(|(key, change)| {
                 let (reply, _) = oneshot::channel();
                 Job::Change { key, change, reply }
             })
             .collect();
-        self.transact(jobs, &mut Vec::new(), &mut Vec::new())
+        self.transact(&mut jobs, &mut Vec::new(), &mut Vec::new())
     }
 
     /// Works until all who could ask are gone.
@@ -155,10 +166,11 @@ impl Writer {
 
     /// One transaction; answers when it is on disk.
     fn work(&mut self, batch: Vec<Job>) {
+        let mut waiting = VecDeque::from(batch);
         let before = (self.revision, self.compacted);
-        let mut answers = Vec::with_capacity(batch.len());
+        let mut answers = Vec::with_capacity(waiting.len());
         let mut changed = Vec::new();
-        let result = self.transact(batch, &mut answers, &mut changed);
+        let result = self.transact(&mut waiting, &mut answers, &mut changed);
         let failure = result.err().map(|error| {
             (self.revision, self.compacted) = before;
             changed.clear();
@@ -171,11 +183,17 @@ impl Writer {
         for answer in answers {
             answer.send(failure.as_ref());
         }
+        // Only a failed transaction leaves work undone.
+        if let Some(failure) = failure {
+            for job in waiting {
+                job.refuse(&failure);
+            }
+        }
     }
 
     fn transact(
         &mut self,
-        batch: Vec<Job>,
+        waiting: &mut VecDeque<Job>,
         answers: &mut Vec<Answer>,
         changed: &mut Vec<Changed>,
     ) -> rusqlite::Result<()> {
@@ -183,7 +201,7 @@ impl Writer {
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut revision = self.revision;
-        for job in batch {
+        while !waiting.is_empty() {
             let now = self.clock.now();
             let savepoint = (revision, changed.len());
             let mut step = Step {
@@ -194,6 +212,9 @@ impl Writer {
             };
             // A failing or panicking change takes itself back, not its neighbours.
             step.transaction.execute_batch("SAVEPOINT job")?;
+            let Some(job) = waiting.pop_front() else {
+                break;
+            };
             let is_ok = match job {
                 Job::Change { key, change, reply } => {
                     let result = guarded(|| step.change(&key, change));

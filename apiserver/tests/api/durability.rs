@@ -99,6 +99,27 @@ async fn a_killed_process_loses_nothing_that_it_answered() {
 }
 
 #[tokio::test]
+async fn a_write_that_the_disk_refuses_is_an_error_and_the_next_one_goes_through() {
+    let server = TestServer::new();
+    let maps: Api<ConfigMap> = Api::namespaced(server.admin(), "default");
+    // Whoever holds the write lock makes each commit fail, as a full disk does.
+    let holder = rusqlite::Connection::open(&server.database).unwrap();
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let error = maps
+        .create(&PostParams::default(), &map("a"))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, kube::Error::Api(status) if status.code == 500 && status.message.contains("the store failed"))
+    );
+    holder.execute_batch("ROLLBACK").unwrap();
+    assert!(maps.get_opt("a").await.unwrap().is_none());
+    maps.create(&PostParams::default(), &map("a"))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
 async fn a_second_process_on_the_same_database_is_refused() {
     let server = TestServer::new();
     let error = ApiServer::open(server.config()).unwrap_err();
