@@ -107,9 +107,8 @@ impl Pcscd {
                 .try_clone()
                 .map_err(io_error("share the socket of pcscd"))?;
             let daemon = Daemon::spawn(folder.path(), listener, port)?;
-            if wait_until(PATIENCE, || readers(&socket).is_ok())
-                && readers(&socket).is_ok_and(|readers| readers.len() == 2)
-            {
+            let answers = wait_until(PATIENCE, || readers(&socket).is_ok());
+            if answers && readers(&socket).is_ok_and(|readers| readers.len() == 2) {
                 return Ok(Self {
                     daemon,
                     port,
@@ -119,6 +118,9 @@ impl Pcscd {
             }
             drop(daemon);
             log = fs::read_to_string(folder.path().join("log")).unwrap_or_default();
+            if !answers {
+                break;
+            }
         }
         Err(PcscdError::NotReady(log))
     }

@@ -69,7 +69,10 @@ impl AttestationRoot {
     /// The certificate in PEM.
     #[must_use]
     pub fn pem(&self) -> String {
-        pem::encode(&pem::Pem::new("CERTIFICATE", self.certificate.clone()))
+        pem::encode_config(
+            &pem::Pem::new("CERTIFICATE", self.certificate.clone()),
+            pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF),
+        )
     }
 }
 
