@@ -153,7 +153,7 @@ impl Connection {
             .headers()
             .get(header::DATE)
             .and_then(|date| date.to_str().ok())
-            .and_then(|date| rfc2822::DateTimeParser::new().parse_timestamp(date).ok()))
+            .and_then(http_date))
     }
 
     /// Waits for one answer, so long and no longer.
@@ -282,4 +282,35 @@ pub fn root_cause(error: &(dyn StdError + 'static)) -> String {
     chain(error)
         .last()
         .map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+/// The usual form of an HTTP date (RFC 9110, 5.6.7), which is also one of mail (RFC 5322).
+fn http_date(text: &str) -> Option<Timestamp> {
+    rfc2822::DateTimeParser::new().parse_timestamp(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_servers_date_is_read() {
+        assert_eq!(
+            http_date("Sun, 06 Nov 1994 08:49:37 GMT"),
+            Some("1994-11-06T08:49:37Z".parse().unwrap())
+        );
+        assert_eq!(http_date("yesterday"), None);
+    }
+
+    #[test]
+    fn a_wrong_server_certificate_is_told_from_a_lost_connection() {
+        let wrapped = |error: rustls::Error| {
+            let io = io::Error::new(io::ErrorKind::InvalidData, error);
+            translate("https://h", kube::Error::Service(Box::new(io)))
+        };
+        let unknown = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        assert!(matches!(wrapped(unknown), ApiError::Untrusted { .. }));
+        let lost = rustls::Error::DecryptError;
+        assert!(matches!(wrapped(lost), ApiError::Unreachable { .. }));
+    }
 }

@@ -174,6 +174,12 @@ pub trait Card: Send {
     /// When the card has none.
     fn attestation_certificate(&mut self) -> Result<Vec<u8>, CardError>;
 
+    /// The state of the PIN alone.
+    ///
+    /// # Errors
+    /// When the card cannot be asked.
+    fn pin_state(&mut self) -> Result<SecretState, CardError>;
+
     /// Which secrets are still the factory's.
     ///
     /// # Errors

@@ -60,7 +60,7 @@ fn open(serial: Option<u32>) -> Result<SharedCard, CardError> {
 
 /// Asks for the PIN and spends one try on it.
 fn verified_pin(card: &mut dyn Card, args: &PinArgs) -> Result<Pin, Error> {
-    let tries_left = card.secrets()?.pin.tries_left;
+    let tries_left = card.pin_state()?.tries_left;
     if tries_left == Some(0) {
         return Err(CardError::PinLocked.into());
     }

@@ -151,7 +151,7 @@ impl Config {
                 at: error
                     .location()
                     .map(|location| (location.line(), location.column())),
-                message: error.without_snippet().to_string(),
+                message: without_place(&error.without_snippet().to_string()).to_owned(),
             }),
         }
     }
@@ -224,6 +224,14 @@ impl Config {
     }
 }
 
+/// The message without the place at its end, which stands before it already.
+fn without_place(message: &str) -> &str {
+    message
+        .rsplit_once(" at line ")
+        .filter(|(_, place)| place.len() < 40)
+        .map_or(message, |(message, _)| message)
+}
+
 fn path() -> Result<PathBuf, ConfigError> {
     match env::var_os(CONFIG_VARIABLE) {
         Some(path) if !path.is_empty() => Ok(path.into()),
@@ -272,6 +280,7 @@ mod tests {
             panic!("{error}");
         };
         assert!(message.contains("sever"), "{message}");
+        assert!(!message.contains(" line "), "{message}");
     }
 
     #[test]

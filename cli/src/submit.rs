@@ -182,11 +182,13 @@ pub fn state(request: &CertificateSigningRequest) -> State {
             .map(|condition| {
                 let reason = condition.reason.as_deref().unwrap_or_default();
                 let message = condition.message.as_deref().unwrap_or_default();
-                printable(match (reason, message) {
+                let words = match (reason, message) {
                     ("", "") => "no reason was given",
                     (reason, "") => reason,
                     (_, message) => message,
-                })
+                };
+                // The kind of condition is said anyway.
+                printable(words.strip_prefix("denied: ").unwrap_or(words))
             })
     };
     if let Some(why) = condition("Denied") {
@@ -402,7 +404,7 @@ mod tests {
             "certificate": "QQ==",
             "conditions": [
                 { "type": "Approved", "status": "True" },
-                { "type": "Denied", "status": "True", "reason": "PolicyDenied", "message": "no rule grants admin" },
+                { "type": "Denied", "status": "True", "reason": "PolicyDenied", "message": "denied: no rule grants admin" },
             ],
         });
         assert_eq!(

@@ -121,7 +121,7 @@ impl CardError {
             Self::OtherSerial { .. } => "plug that YubiKey in, or leave out --serial".to_owned(),
             Self::PinLocked => "touchstone key unblock (asks for the PUK), or ykman piv access unblock-pin".to_owned(),
             Self::PukLocked => "with PIN and PUK both locked only a reset helps, which destroys all PIV keys: ykman piv reset".to_owned(),
-            Self::Removed => "leave it plugged in and run the command again; nothing was changed".to_owned(),
+            Self::Removed => "plug it in and run the command again".to_owned(),
             Self::Several(_) => "say which one with --serial N, or unplug the others".to_owned(),
             Self::TouchTimeout => "run the command again and touch the gold contact when it blinks".to_owned(),
             Self::WrongPin { .. } | Self::WrongPuk { .. } => "try again; nothing is retried by itself".to_owned(),

@@ -154,6 +154,40 @@ impl YubiKeyCard {
         }
     }
 
+    /// Whether the card is still there, by a command that changes nothing.
+    fn answers(&mut self) -> bool {
+        let pin = SlotId::Management(ManagementSlotId::Pin);
+        self.device().is_ok_and(|device| {
+            matches!(
+                piv::metadata(device, pin),
+                Ok(_) | Err(YkError::NotSupported | YkError::NotFound)
+            )
+        })
+    }
+
+    fn sign_once(&mut self, slot: KeySlot, what: &ToSign) -> Result<Vec<u8>, CardError> {
+        let (bytes, algorithm): (&[u8], AlgorithmId) = match what {
+            ToSign::Ed25519(message) => return self.sign_ed25519(slot, message),
+            ToSign::P256(digest) => (digest, AlgorithmId::EccP256),
+            ToSign::P384(digest) => (digest, AlgorithmId::EccP384),
+            ToSign::Rsa(block) => {
+                let algorithm = match block.len() {
+                    256 => AlgorithmId::Rsa2048,
+                    384 => AlgorithmId::Rsa3072,
+                    512 => AlgorithmId::Rsa4096,
+                    _ => return Err(self.unsupported("RSA keys of this size")),
+                };
+                (block, algorithm)
+            }
+        };
+        piv::sign_data(self.device()?, bytes, algorithm, slot_id(slot)?)
+            .map(|signature| signature.to_vec())
+            .map_err(|error| match error {
+                YkError::AuthenticationError => CardError::NotAllowed,
+                error => other(error),
+            })
+    }
+
     /// Signs a message of any length with Ed25519. The yubikey package builds this command in a buffer that a request
     /// with its evidence does not fit into, so it is built here, over a second shared connection: what the PIN and
     /// the touch unlocked is the card's state, not the connection's.
@@ -239,21 +273,16 @@ impl Card for YubiKeyCard {
 
     fn attest(&mut self, slot: KeySlot) -> Result<Vec<u8>, CardError> {
         let id = slot_id(slot)?;
-        let tells = self.tells_metadata();
-        if tells {
-            match piv::metadata(self.device()?, id) {
-                Ok(data) if data.origin == Some(piv::Origin::Imported) => {
-                    return Err(CardError::NotAttestable(slot));
-                }
-                Err(YkError::NotFound) => return Err(CardError::NoKey(slot)),
-                // What it cannot say of the key, it may still attest.
-                Ok(_) | Err(_) => {}
-            }
-        }
         match piv::attest(self.device()?, id) {
             Ok(certificate) => Ok(certificate.to_vec()),
             Err(YkError::NotSupported) => Err(self.unsupported("attestation")),
-            Err(YkError::GenericError) if tells => Err(CardError::NotAttestable(slot)),
+            // The card does not say why; whether there is a key tells.
+            Err(YkError::GenericError) if self.tells_metadata() => {
+                match piv::metadata(self.device()?, id) {
+                    Err(YkError::NotFound) => Err(CardError::NoKey(slot)),
+                    Ok(_) | Err(_) => Err(CardError::NotAttestable(slot)),
+                }
+            }
             Err(YkError::GenericError) => Err(CardError::NoKey(slot)),
             Err(error) => Err(other(error)),
         }
@@ -263,6 +292,14 @@ impl Card for YubiKeyCard {
         read_certificate(self.device()?, SlotId::Attestation)?.ok_or(CardError::Malformed(
             "it has no certificate for its attestation key (slot f9)",
         ))
+    }
+
+    fn pin_state(&mut self) -> Result<SecretState, CardError> {
+        if self.tells_metadata() {
+            self.secret_state(ManagementSlotId::Pin)
+        } else {
+            Ok(SecretState::default())
+        }
     }
 
     fn secrets(&mut self) -> Result<Secrets, CardError> {
@@ -445,36 +482,14 @@ impl Card for YubiKeyCard {
     }
 
     fn sign(&mut self, slot: KeySlot, what: &ToSign) -> Result<Vec<u8>, CardError> {
-        self.sign_once(slot, what)
-            .map_err(|error| self.lost().unwrap_or(error))
-    }
-}
-
-impl YubiKeyCard {
-    fn sign_once(&mut self, slot: KeySlot, what: &ToSign) -> Result<Vec<u8>, CardError> {
-        let (bytes, algorithm): (&[u8], AlgorithmId) = match what {
-            ToSign::Ed25519(message) => return self.sign_ed25519(slot, message),
-            ToSign::P256(digest) => (digest, AlgorithmId::EccP256),
-            ToSign::P384(digest) => (digest, AlgorithmId::EccP384),
-            ToSign::Rsa(block) => {
-                let algorithm = match block.len() {
-                    256 => AlgorithmId::Rsa2048,
-                    384 => AlgorithmId::Rsa3072,
-                    512 => AlgorithmId::Rsa4096,
-                    _ => return Err(self.unsupported("RSA keys of this size")),
-                };
-                (block, algorithm)
+        self.sign_once(slot, what).map_err(|error| {
+            // Pulled out in the middle of a command, its last word, cut off, can look like any refusal.
+            if self.answers() {
+                error
+            } else {
+                CardError::Removed
             }
-        };
-        piv::sign_data(self.device()?, bytes, algorithm, slot_id(slot)?)
-            .map(|signature| signature.to_vec())
-            .map_err(other)
-    }
-
-    /// What a failure means when the card is not there any more: its last word, cut off, can look like any refusal.
-    fn lost(&mut self) -> Option<CardError> {
-        let error = self.device.as_mut()?.get_pin_retries().err()?;
-        Some(other(error)).filter(|error| *error == CardError::Removed)
+        })
     }
 }
 

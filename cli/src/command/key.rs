@@ -6,7 +6,7 @@ pub mod list;
 use super::{open, roots};
 use crate::{
     args::{KeyAttest, KeyEnrol, PersonArgs},
-    card::{Card, signer},
+    card::{Card, CardError, signer},
     config::Config,
     error::Error,
     file,
@@ -26,13 +26,11 @@ use touchstone_common::{
 const NAME_TO_FILL_IN: &str = "you@example.com";
 
 /// What the card says in proof of the key in a slot.
-pub(super) fn evidence(card: &mut dyn Card, slot: Slot) -> Result<(PublicKey, Evidence), Error> {
-    let (_, public_key) = signer::usable_key(card, slot)?;
-    let evidence = Evidence {
+pub(super) fn evidence(card: &mut dyn Card, slot: Slot) -> Result<Evidence, CardError> {
+    Ok(Evidence {
         slot_certificate: card.attest(slot.into())?,
         intermediates: vec![card.attestation_certificate()?],
-    };
-    Ok((public_key, evidence))
+    })
 }
 
 /// The roots that were named, those of the configured clusters, and Yubico's. An unreadable configuration is no
@@ -61,7 +59,8 @@ fn verify(
 pub(super) fn attest(args: &KeyAttest, output: Output) -> Result<(), Error> {
     let card = open(args.card.serial)?;
     let mut card = signer::lock(&card);
-    let (key, evidence) = evidence(&mut *card, args.slot)?;
+    let (_, key) = signer::usable_key(&mut *card, args.slot)?;
+    let evidence = evidence(&mut *card, args.slot)?;
     let attested = verify(&evidence, &key, &args.roots.attestation_root)??;
     let chain: String = std::iter::once(&evidence.slot_certificate)
         .chain(&evidence.intermediates)
@@ -119,7 +118,8 @@ struct Attestation {
 pub(super) fn enrol(args: &KeyEnrol, output: Output) -> Result<(), Error> {
     let card = open(args.card.serial)?;
     let mut card = signer::lock(&card);
-    let (key, evidence) = evidence(&mut *card, args.slot)?;
+    let (_, key) = signer::usable_key(&mut *card, args.slot)?;
+    let evidence = evidence(&mut *card, args.slot)?;
     verify(&evidence, &key, &args.roots.attestation_root)??;
     let enrolment = Enrolment::new(&args.person, card.serial(), &key)?;
     if enrolment.name == NAME_TO_FILL_IN {

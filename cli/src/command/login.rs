@@ -116,8 +116,8 @@ impl Session<'_> {
         let card = open(args.card.serial)?;
         let (key, public_key, evidence, yubikey) = {
             let mut card = signer::lock(&card);
-            let (key, _) = signer::usable_key(&mut *card, args.slot)?;
-            let (public_key, evidence) = key::evidence(&mut *card, args.slot)?;
+            let (key, public_key) = signer::usable_key(&mut *card, args.slot)?;
+            let evidence = key::evidence(&mut *card, args.slot)?;
             (key, public_key, evidence, card.serial())
         };
         // Before the PIN: a wrong CA or clock costs neither try nor touch.

@@ -81,7 +81,7 @@ pub(in crate::command) fn run(args: &KeyGenerate, output: Output) -> Result<(), 
     };
     let key = PublicKey::from_spki_der(&spki)
         .map_err(|_| crate::card::CardError::Malformed("the new public key"))?;
-    let (_, evidence) = super::evidence(card, args.slot)?;
+    let evidence = super::evidence(card, args.slot)?;
     let attested = super::verify(&evidence, &key, &args.roots.attestation_root)?;
     if let Err(error) = &attested {
         output.warn(&format!(
@@ -142,7 +142,7 @@ fn refuse_factory_secrets(
 /// Firmware before 5.3 does not tell. The PIN that was typed shows itself, and the management key may be tried: it has
 /// no retry counter. Of the PUK nothing can be known without spending a try.
 fn refuse_untold_factory_secrets(card: &mut dyn Card, pin: &Pin) -> Result<(), Error> {
-    if card.secrets()?.pin.factory.is_some() {
+    if card.pin_state()?.factory.is_some() {
         return Ok(());
     }
     let mut which = Vec::new();

@@ -67,6 +67,10 @@ fn list(card: &mut dyn Card) -> Result<ListedCard, CardError> {
     let mut keys = Vec::new();
     for slot in KeySlot::all() {
         let key = card.key(slot)?;
+        // Of a card that tells its keys, a certificate without one is of no use.
+        if key.is_none() && secrets.pin.factory.is_some() {
+            continue;
+        }
         let certificate = card.certificate(slot)?;
         if key.is_some() || certificate.is_some() {
             keys.push(listed_key(slot, key.as_ref(), certificate.as_deref()));
