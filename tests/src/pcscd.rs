@@ -19,7 +19,7 @@ use std::fs::{self, File};
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -98,6 +98,12 @@ impl Pcscd {
             .tempdir()
             .map_err(io_error("make a folder for pcscd"))?;
         let socket = socket.map_or_else(|| folder.path().join("pcscd.comm"), Path::to_owned);
+        // What a killed run left behind refuses connections; a living pcscd's socket stays, and the bind fails.
+        if UnixStream::connect(&socket)
+            .is_err_and(|why| why.kind() == io::ErrorKind::ConnectionRefused)
+        {
+            fs::remove_file(&socket).map_err(io_error("remove an old socket of pcscd"))?;
+        }
         let listener = UnixListener::bind(&socket).map_err(io_error("make the socket of pcscd"))?;
         let mut log = String::new();
         // vpcd listens on two ports that are chosen before it binds them. Whether it got them shows in its readers.
@@ -122,6 +128,7 @@ impl Pcscd {
                 break;
             }
         }
+        let _ = fs::remove_file(&socket);
         Err(PcscdError::NotReady(log))
     }
 
