@@ -19,6 +19,10 @@ pub const ATR: &[u8] = &[
 /// Between two attempts to reach a reader that isn't there yet.
 const RETRY: Duration = Duration::from_millis(20);
 
+/// A card that left its reader stays away at least so long. pcscd looks every 0.4 s; a card that is back before it looked
+/// gets no power from it.
+const ABSENCE: Duration = Duration::from_secs(1);
+
 /// A card that looks for its reader.
 #[derive(Debug)]
 pub struct Device {
@@ -68,7 +72,7 @@ impl Device {
         }
         self.panel.disconnected();
         self.applet.power_off();
-        self.panel.pause(RETRY);
+        self.panel.pause(ABSENCE);
     }
 
     fn answer(&mut self, apdu: &[u8]) -> Vec<u8> {
