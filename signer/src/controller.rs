@@ -47,6 +47,8 @@ use tokio_util::sync::CancellationToken;
 const AT_ONCE: usize = 64;
 /// How many settled requests are remembered, so that the echo of one's own writes is not worked on again.
 const SETTLED: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not zero");
+/// How long one try at a request may take. It can end between any two steps: the next one reads what is there.
+const WORK_LIMIT: Duration = Duration::from_secs(60);
 /// How long requests under way may take to end when the signer is stopped.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
@@ -245,12 +247,18 @@ impl Context {
 
     /// Works on one request. A panic ends this request and no other.
     async fn work(self: Arc<Self>, name: String, input: Input) -> (String, Outcome) {
-        let result = AssertUnwindSafe(self.reconcile(&name, input))
-            .catch_unwind()
-            .await;
+        let reconcile = tokio::time::timeout(WORK_LIMIT, self.reconcile(&name, input));
+        let result = AssertUnwindSafe(reconcile).catch_unwind().await;
         let outcome = match result {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(error)) => {
+            Ok(Ok(Ok(outcome))) => outcome,
+            Ok(Err(_)) => {
+                tracing::warn!(
+                    request = name,
+                    "the API server did not answer in time; reading what it did and trying again"
+                );
+                Outcome::Retry
+            }
+            Ok(Ok(Err(error))) => {
                 tracing::warn!(request = name, error = %chain(&error), "failed to work on a request; trying again");
                 Outcome::Retry
             }
