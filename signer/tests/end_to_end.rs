@@ -7,6 +7,8 @@
     reason = "a test that panics has failed"
 )]
 
+#[path = "end_to_end/issuing.rs"]
+mod issuing;
 #[path = "end_to_end/world.rs"]
 mod world;
 

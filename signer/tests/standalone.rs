@@ -102,6 +102,8 @@ impl Place {
     }
 
     fn start(&self) -> Running {
+        // One that was killed leaves its ready file.
+        let _ = fs::remove_file(self.path("ready.json"));
         let mut running = self.spawn();
         let end = Instant::now() + PATIENCE;
         while !self.path("ready.json").exists() {
