@@ -4,6 +4,8 @@
 //! [`touchstone_common::key::SigningKey`].
 
 pub mod error;
+#[cfg(test)]
+mod fake;
 pub mod signer;
 pub mod yubikey;
 

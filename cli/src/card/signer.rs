@@ -167,7 +167,9 @@ fn pkcs1_block(message: &[u8], length: usize) -> Option<Vec<u8>> {
         0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01,
         0x05, 0x00, 0x04, 0x20,
     ];
-    let padding = length.checked_sub(SHA256_DIGEST_INFO.len() + 32 + 3)?;
+    let padding = length
+        .checked_sub(SHA256_DIGEST_INFO.len() + 32 + 3)
+        .filter(|padding| *padding >= 8)?;
     let mut block = vec![0x00, 0x01];
     block.resize(2 + padding, 0xff);
     block.push(0x00);
@@ -270,4 +272,110 @@ pub fn usable_key(card: &mut dyn Card, slot: Slot) -> Result<(SlotKey, PublicKey
             firmware: card.firmware(),
         })?;
     Ok((key, public_key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::card::fake::FakeCard;
+
+    struct Silent;
+
+    impl Notice for Silent {
+        fn waiting(&self) {}
+        fn over(&self) {}
+    }
+
+    /// The base point of P-256 (SEC 2, 2.4.2) as a public key.
+    fn public_key() -> PublicKey {
+        let spki = hex::decode(
+            "3059301306072a8648ce3d020106082a8648ce3d030107034200\
+             046b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296\
+             4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5",
+        )
+        .unwrap();
+        PublicKey::from_spki_der(&spki).unwrap()
+    }
+
+    fn key(card: FakeCard, pin: PinPolicy) -> (Arc<Mutex<FakeCard>>, CardKey) {
+        let card = Arc::new(Mutex::new(card));
+        let slot_key = SlotKey {
+            algorithm: Algorithm::P256,
+            spki: None,
+            pin_policy: Some(pin),
+            touch_policy: Some(TouchPolicy::Always),
+            origin: None,
+        };
+        let pin = Some(Pin::parse(b"739154").unwrap());
+        let slot = "9a".parse().unwrap();
+        let shared: SharedCard = card.clone();
+        let key = CardKey::new(shared, slot, public_key(), &slot_key, pin, Arc::new(Silent));
+        (card, key)
+    }
+
+    #[test]
+    fn a_key_that_always_wants_the_pin_gets_it_before_each_signature() {
+        let (card, key) = key(FakeCard::default(), PinPolicy::Always);
+        key.sign(b"one").unwrap();
+        key.sign(b"two").unwrap();
+        let asked = card.lock().unwrap().asked.clone();
+        assert_eq!(asked, ["PIN", "signature", "PIN", "signature"]);
+    }
+
+    #[test]
+    fn a_key_that_wants_the_pin_once_is_not_given_it_again() {
+        let (card, key) = key(FakeCard::default(), PinPolicy::Once);
+        key.sign(b"one").unwrap();
+        assert_eq!(card.lock().unwrap().asked, ["signature"]);
+    }
+
+    #[test]
+    fn a_refusal_after_a_wait_is_a_missing_touch_and_at_once_a_missing_pin() {
+        let refused = |waits| {
+            let card = FakeCard {
+                refuses: Some(CardError::NotAllowed),
+                waits,
+                ..FakeCard::default()
+            };
+            key(card, PinPolicy::Once).1.sign(b"one").unwrap_err()
+        };
+        assert_eq!(refused(Duration::from_secs(1)), CardError::TouchTimeout);
+        assert_eq!(refused(Duration::ZERO), CardError::NotAllowed);
+    }
+
+    #[test]
+    fn an_rsa_block_is_padded_to_the_modulus() {
+        let block = pkcs1_block(b"message", 256).unwrap();
+        assert_eq!(block.len(), 256);
+        assert_eq!(&block[..3], [0x00, 0x01, 0xff]);
+        assert_eq!(block[256 - 32 - 19 - 1], 0x00);
+        assert_eq!(&block[224..], &Sha256::digest(b"message")[..]);
+        assert_eq!(pkcs1_block(b"message", 60), None);
+    }
+
+    /// RFC 8017, 9.1.2, step by step.
+    #[test]
+    fn a_pss_block_passes_the_verification_of_rfc_8017() {
+        let block = pss_block(b"message", &[7; 32], 256).unwrap();
+        assert_eq!(block.len(), 256);
+        let (masked, rest) = block.split_at(256 - 33);
+        let (hash, trailer) = rest.split_at(32);
+        assert_eq!(trailer, [0xbc]);
+        assert_eq!(masked[0] & 0x80, 0);
+        let mut data = masked.to_vec();
+        for (counter, chunk) in (0u32..).zip(data.chunks_mut(32)) {
+            let mask = Sha256::digest([hash, &counter.to_be_bytes()].concat());
+            chunk
+                .iter_mut()
+                .zip(mask)
+                .for_each(|(byte, mask)| *byte ^= mask);
+        }
+        data[0] &= 0x7f;
+        let (padding, salt) = data.split_at(256 - 33 - 32);
+        assert_eq!(padding.last(), Some(&0x01));
+        assert!(padding[..padding.len() - 1].iter().all(|byte| *byte == 0));
+        let digest = Sha256::digest(b"message");
+        let again = Sha256::digest([&[0; 8][..], &digest, salt].concat());
+        assert_eq!(hash, &again[..]);
+    }
 }
