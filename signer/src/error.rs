@@ -185,7 +185,7 @@ impl Error {
             crate::controller::chain(self)
         );
         if let Some(remedy) = self.remedy() {
-            let _ = write!(text, "\n  {remedy}");
+            let _ = write!(text, "\ntry: {remedy}");
         }
         text
     }
