@@ -234,7 +234,7 @@ mod tests {
         };
         assert_eq!(
             error.report(),
-            "touchstone-signer: failed to listen on 127.0.0.1:1: address in use\n  \
+            "touchstone-signer: failed to listen on 127.0.0.1:1: address in use\ntry: \
              stop what listens there, or choose another port with --listen"
         );
     }
