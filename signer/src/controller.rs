@@ -16,6 +16,9 @@ mod events;
 mod grants;
 mod queue;
 mod reconcile;
+mod settle;
+mod subject;
+mod verdict;
 
 use crate::{
     audit::{AuditError, AuditLog},

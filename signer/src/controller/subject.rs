@@ -1,0 +1,48 @@
+//! The request that is worked on.
+
+use crate::{audit::RequestRef, review::Submission};
+use k8s_openapi::api::certificates::v1::{
+    CertificateSigningRequest, CertificateSigningRequestStatus,
+};
+use kube::ResourceExt;
+
+/// A request of our signer name, with what every object has.
+pub(super) struct Subject {
+    pub(super) name: String,
+    pub(super) uid: String,
+    pub(super) request: CertificateSigningRequest,
+    /// The status as it was read, before anything was added to it.
+    pub(super) status_read: Option<CertificateSigningRequestStatus>,
+}
+
+impl Subject {
+    pub(super) fn new(uid: String, request: CertificateSigningRequest) -> Self {
+        Self {
+            name: request.name_any(),
+            uid,
+            status_read: request.status.clone(),
+            request,
+        }
+    }
+
+    pub(super) fn reference(&self) -> RequestRef {
+        RequestRef {
+            csr: self.name.clone(),
+            csr_uid: self.uid.clone(),
+        }
+    }
+
+    pub(super) fn submission(&self) -> Submission<'_> {
+        let spec = &self.request.spec;
+        Submission {
+            uid: &self.uid,
+            signer_name: &spec.signer_name,
+            username: spec.username.as_deref().unwrap_or_default(),
+            groups: spec.groups.as_deref().unwrap_or_default(),
+            request: &spec.request.0,
+            expiration_seconds: spec.expiration_seconds,
+            usages: spec.usages.as_deref().unwrap_or_default(),
+            created_at: self.request.creation_timestamp().map(|time| time.0),
+        }
+    }
+}
