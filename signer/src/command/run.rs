@@ -91,7 +91,11 @@ async fn connect(path: &PathBuf, context: Option<String>) -> Result<(Client, Str
     let config = Config::from_custom_kubeconfig(kubeconfig, &options)
         .await
         .map_err(at)?;
-    let server = config.cluster_url.to_string();
+    let server = config
+        .cluster_url
+        .to_string()
+        .trim_end_matches('/')
+        .to_owned();
     let client = Client::try_from(config).map_err(|source| Error::Api {
         doing: "connect",
         source: Box::new(source),

@@ -30,7 +30,7 @@ impl Context {
         tracing::info!(
             request = subject.name,
             reason = denial.reason,
-            message = denial.message,
+            why = denial.message,
             "denied"
         );
         let approved = conditions::state(&subject.request) == State::Approved;
@@ -52,7 +52,7 @@ impl Context {
         reason: &str,
         message: &str,
     ) -> Result<Outcome, ControllerError> {
-        tracing::error!(request = subject.name, reason, message, "failed");
+        tracing::error!(request = subject.name, reason, why = message, "failed");
         let event = Event::Failed {
             request: subject.reference(),
             grant: None,
