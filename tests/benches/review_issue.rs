@@ -1,9 +1,26 @@
 //! What one request costs the signer in process, beside the bare crypto that it cannot do without: one verification of
 //! the request's signature and one signature on the certificate, by the same library.
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a benchmark that is broken ends, and one that is not prints"
+)]
+
+mod support;
+
+use criterion::{BenchmarkId, Criterion, criterion_group};
 use jiff::Timestamp;
-use std::{fmt::Write as _, hint::black_box, num::NonZeroUsize, sync::Arc};
+use std::{
+    fmt::Write as _,
+    hint::black_box,
+    num::NonZeroUsize,
+    process::Command,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use support::{Durations, figure, ratio, us};
 use touchstone_common::{
     attestation::Roots,
     certificate::SerialNumber,
@@ -120,6 +137,38 @@ impl Bench {
     }
 }
 
+/// One verification and one signature, of a message of a request's size.
+struct BareCrypto {
+    key: SoftwareKey,
+    message: [u8; 1500],
+    signature: Vec<u8>,
+}
+
+impl BareCrypto {
+    fn new() -> Self {
+        let key = SoftwareKey::generate(KeyAlgorithm::P256).expect("a key");
+        let message = [7; 1500];
+        let signature = key.sign(&message).expect("a signature");
+        Self {
+            key,
+            message,
+            signature,
+        }
+    }
+
+    fn verify_and_sign(&self) -> Vec<u8> {
+        let public = self.key.public_key();
+        public
+            .verify(
+                public.signature_algorithm(),
+                black_box(&self.message),
+                &self.signature,
+            )
+            .expect("it verifies");
+        self.key.sign(black_box(&self.message)).expect("it signs")
+    }
+}
+
 fn new_cache() -> EvidenceCache {
     EvidenceCache::new(NonZeroUsize::new(1024).expect("not zero"))
 }
@@ -129,21 +178,9 @@ fn request(criterion: &mut Criterion) {
     let snapshot = bench.snapshot(10, 10);
     let mut group = criterion.benchmark_group("one request");
 
-    let signer = SoftwareKey::generate(KeyAlgorithm::P256).expect("a key");
-    let message = [7_u8; 1500];
-    let signature = signer.sign(&message).expect("a signature");
+    let bare = BareCrypto::new();
     group.bench_function("bare crypto: verify and sign P-256", |b| {
-        b.iter(|| {
-            let public = signer.public_key();
-            public
-                .verify(
-                    public.signature_algorithm(),
-                    black_box(&message),
-                    &signature,
-                )
-                .expect("it verifies");
-            signer.sign(black_box(&message)).expect("it signs")
-        });
+        b.iter(|| bare.verify_and_sign());
     });
     let cache = new_cache();
     bench.review(&snapshot, &cache);
@@ -183,7 +220,84 @@ fn growth(criterion: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default().sample_size(50).measurement_time(std::time::Duration::from_secs(3));
+    config = Criterion::default().sample_size(50).measurement_time(Duration::from_secs(3));
     targets = request, growth
 }
-criterion_main!(benches);
+
+fn main() {
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+    ratios();
+}
+
+/// The ratios that matter, measured in turn within one loop: whatever else the machine does meets both sides alike.
+fn ratios() {
+    const ROUNDS: usize = 400;
+    const EACH: u32 = 10;
+    let bench = Bench::new();
+    let snapshot = bench.snapshot(10, 10);
+    let cache = new_cache();
+    let bare = BareCrypto::new();
+    let timed = |work: &mut dyn FnMut()| {
+        let started = Instant::now();
+        for _ in 0..EACH {
+            work();
+        }
+        started.elapsed() / EACH
+    };
+    let [mut alone, mut seen, mut unseen] = [const { Durations::new() }; 3];
+    for _ in 0..ROUNDS {
+        alone.push(timed(&mut || {
+            black_box(bare.verify_and_sign());
+        }));
+        seen.push(timed(&mut || {
+            black_box(bench.issue(&bench.review(&snapshot, &cache)));
+        }));
+        unseen.push(timed(&mut || {
+            black_box(bench.issue(&bench.review(&snapshot, &new_cache())));
+        }));
+    }
+    let [alone, seen, unseen] = [alone, seen, unseen].map(|all| all.median());
+    figure("review + issue: bare crypto, p50", &us(alone), "");
+    figure("review + issue: key seen before, p50", &us(seen), "");
+    figure("review + issue: key never seen, p50", &us(unseen), "");
+    figure(
+        "review + issue: key seen before, beside the bare crypto",
+        &ratio(seen, alone),
+        "1.3 ×",
+    );
+    figure(
+        "review + issue: key never seen, beside the bare crypto",
+        &ratio(unseen, alone),
+        "",
+    );
+    match openssl() {
+        Some(openssl) => {
+            figure("openssl speed: verify and sign P-256", &us(openssl), "");
+            figure(
+                "bare crypto beside openssl",
+                &ratio(alone, openssl),
+                "close to 1",
+            );
+        }
+        None => println!("openssl speed: not there, or it prints something else"),
+    }
+}
+
+/// What `openssl speed` says of one verification and one signature, without the hash of the message.
+fn openssl() -> Option<Duration> {
+    let output = Command::new("openssl")
+        .args(["speed", "-seconds", "3", "ecdsap256"])
+        .output()
+        .ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let line = text.lines().find(|line| line.contains("nistp256"))?;
+    // … sign verify sign/s verify/s
+    let mut a_second = line
+        .split_whitespace()
+        .rev()
+        .take(2)
+        .map(|word| word.parse::<f64>().ok());
+    let (verify, sign) = (a_second.next()??, a_second.next()??);
+    Some(Duration::from_secs_f64(1.0 / verify + 1.0 / sign))
+}

@@ -95,6 +95,12 @@ impl Cluster {
         self.dir.path()
     }
 
+    /// The signer's process id; `None` while it does not run.
+    #[must_use]
+    pub fn signer_id(&self) -> Option<u32> {
+        self.signer.as_ref().map(Running::id)
+    }
+
     /// What the signer wrote so far.
     #[must_use]
     pub fn signer_output(&self) -> String {
