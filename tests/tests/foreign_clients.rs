@@ -1,11 +1,5 @@
 //! The virtual YubiKey before clients that no one here wrote: Yubico's ykman and yubico-piv-tool, OpenSC, openssl.
 
-#![expect(
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a client that is missing ends the test"
-)]
-
 #[path = "foreign_clients/opensc.rs"]
 mod opensc;
 #[path = "foreign_clients/tools.rs"]
