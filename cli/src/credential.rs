@@ -320,6 +320,7 @@ impl Store {
     /// When it cannot be written; what was kept before then still is.
     pub fn keep(&self, credential: &Credential) -> Result<(), CredentialError> {
         let _both = interrupt::shield();
+        let _alone = self.lock(&credential.cluster)?;
         let path = self.certificate_path(&credential.cluster);
         file::replace(&path, credential.chain_pem.as_bytes()).map_err(|source| {
             CredentialError::Io {
@@ -331,6 +332,22 @@ impl Store {
         self.write(&credential.cluster, "credential.json", credential)
     }
 
+    /// Waits until no other login writes to a cluster's folder: its two files belong together.
+    fn lock(&self, cluster: &str) -> Result<fs::File, CredentialError> {
+        let path = self.root.join(cluster);
+        let lock = || {
+            file::make_private_directory(&path)?;
+            let folder = fs::File::open(&path)?;
+            folder.lock()?;
+            Ok(folder)
+        };
+        lock().map_err(|source| CredentialError::Io {
+            verb: "lock",
+            path: path.clone(),
+            source,
+        })
+    }
+
     /// Notes a request, so that its certificate can be fetched later.
     ///
     /// # Errors
@@ -339,12 +356,16 @@ impl Store {
         self.write(cluster, "pending.json", pending)
     }
 
-    /// Forgets the request that waits.
+    /// Forgets the request of this UID, when it is the one that is noted: a login beside this one may have noted its own.
     ///
     /// # Errors
     /// When the file is there and cannot be removed.
-    pub fn forget_pending(&self, cluster: &str) -> Result<(), CredentialError> {
-        self.remove(cluster, "pending.json").map(drop)
+    pub fn forget_pending(&self, cluster: &str, uid: &str) -> Result<(), CredentialError> {
+        match self.pending(cluster) {
+            Ok(Some(noted)) if noted.uid != uid => Ok(()),
+            Ok(None) => Ok(()),
+            Ok(Some(_)) | Err(_) => self.remove(cluster, "pending.json").map(drop),
+        }
     }
 
     /// Forgets all of a cluster.

@@ -4,12 +4,15 @@ use crate::{error::Exit, terminal};
 use std::{
     cell::Cell,
     io::Write as _,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError, mpsc},
     thread,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
 static WHOLE: Mutex<()> = Mutex::new(());
+
+/// What an interrupted user should know of the work that goes on without them.
+static LAST_WORDS: Mutex<Option<String>> = Mutex::new(None);
 
 thread_local! {
     static DEPTH: Cell<usize> = const { Cell::new(0) };
@@ -37,8 +40,14 @@ impl Drop for Shield {
     }
 }
 
+/// An interruption from here on says `text` too; with `None`, nothing more.
+pub fn last_words(text: Option<String>) {
+    *LAST_WORDS.lock().unwrap_or_else(PoisonError::into_inner) = text;
+}
+
 /// From here on, SIGINT and SIGTERM put the terminal's echo back and end the process with their exit codes.
 pub fn install() {
+    let (listening, listens) = mpsc::channel::<()>();
     let listen = || -> std::io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
@@ -46,6 +55,7 @@ pub fn install() {
         let exit = runtime.block_on(async {
             let mut interrupt = signal(SignalKind::interrupt())?;
             let mut terminate = signal(SignalKind::terminate())?;
+            drop(listening);
             Ok::<_, std::io::Error>(tokio::select! {
                 _ = interrupt.recv() => Exit::Interrupted,
                 _ = terminate.recv() => Exit::Terminated,
@@ -58,14 +68,18 @@ pub fn install() {
             Exit::Interrupted => writeln!(std::io::stderr(), "\ninterrupted"),
             _ => writeln!(std::io::stderr(), "terminated"),
         };
+        if let Some(text) = &*LAST_WORDS.lock().unwrap_or_else(PoisonError::into_inner) {
+            let _ = writeln!(std::io::stderr(), "{text}");
+        }
         std::process::exit(exit.code().into());
     };
     // Without the handler the default disposition ends the process: no worse than before.
-    drop(
-        thread::Builder::new()
-            .name("interrupt".to_owned())
-            .spawn(listen),
-    );
+    let thread = thread::Builder::new().name("interrupt".to_owned());
+    if thread.spawn(listen).is_ok() {
+        // Until then a Ctrl-C would end the process at once, and leave the terminal as a prompt has made it. The sender
+        // is dropped when the handlers are there, and when they can't be.
+        let _ = listens.recv();
+    }
 }
 
 #[cfg(test)]

@@ -16,13 +16,14 @@ use kube::{
     api::{PostParams, WatchEvent, WatchParams},
 };
 use std::{pin::pin, time::Duration};
-use tokio::time::Instant;
 use touchstone_common::{name::UserName, ttl::Ttl};
 
 /// How soon a request that cannot be watched is read again; each pause is twice as long as the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// An answer that takes longer is waited for by someone who should know it.
+const ANNOUNCE_AFTER: Duration = Duration::from_secs(2);
 /// How long one watch lasts before it is opened again.
 const WATCH_FOR: u32 = 290;
 
@@ -222,8 +223,21 @@ pub async fn wait(
         announced: State::Undecided,
         progress,
     };
-    let started = Instant::now();
-    match tokio::time::timeout_at(started + timeout, watching.until_answered()).await {
+    let announce = async {
+        tokio::time::sleep(ANNOUNCE_AFTER).await;
+        progress(&format!(
+            "No answer yet; waiting for up to {} s.",
+            timeout.as_secs()
+        ));
+        std::future::pending().await
+    };
+    let answered = async {
+        tokio::select! {
+            answer = watching.until_answered() => answer,
+            never = announce => never,
+        }
+    };
+    match tokio::time::timeout(timeout, answered).await {
         Ok(result) => result,
         Err(_) => Err(SubmitError::Waiting {
             name: submitted.name.clone(),

@@ -19,6 +19,11 @@ struct Shown<'a> {
     cluster: &'a WireCluster,
 }
 
+#[derive(Serialize)]
+struct Removed {
+    name: String,
+}
+
 /// `touchstone config …`.
 pub(super) fn run(command: ConfigCommand, output: Output) -> Result<(), Error> {
     let mut config = Config::load()?;
@@ -29,7 +34,7 @@ pub(super) fn run(command: ConfigCommand, output: Output) -> Result<(), Error> {
         ConfigCommand::Remove { name } => {
             config.remove(&name)?;
             output.progress(&format!("Cluster {name} removed."));
-            Ok(())
+            output.data(&Removed { name }, |_| String::new())
         }
     }
 }
@@ -69,7 +74,11 @@ fn set(config: &mut Config, args: &SetCluster, output: Output) -> Result<(), Err
         args.name,
         config.path().display()
     ));
-    Ok(())
+    let shown = Shown {
+        name: &args.name,
+        cluster: config.wire(&args.name)?,
+    };
+    output.data(&shown, |_| String::new())
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Error> {

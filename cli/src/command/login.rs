@@ -225,7 +225,8 @@ impl Session<'_> {
         self.report(&credential, written)
     }
 
-    /// Waits for the answer, verifies it and keeps it. An answered request is forgotten, one that waits is not.
+    /// Waits for the answer, verifies it and keeps it. An answered request is forgotten; one that waits, or whose
+    /// certificate found no room, is not.
     fn fetch(
         &self,
         pending: &Pending,
@@ -237,6 +238,10 @@ impl Session<'_> {
             self.connection.read_with(token);
         }
         let progress = |text: &str| self.output.progress(text);
+        interrupt::last_words(Some(format!(
+            "Request {} stays. Fetch its certificate with: touchstone login --cluster {cluster} --resume",
+            pending.name
+        )));
         let answer = self.runtime.block_on(submit::wait(
             &self.connection,
             cluster,
@@ -244,15 +249,23 @@ impl Session<'_> {
             self.args.timeout,
             &progress,
         ));
-        let unanswered = matches!(
-            answer,
-            Err(Error::Api(_) | Error::Submit(SubmitError::Waiting { .. }))
+        let kept = answer.and_then(|chain| self.keep(&chain, pending, asked));
+        let may_be_fetched_later = matches!(
+            kept,
+            Err(Error::Api(_)
+                | Error::Credential(CredentialError::Io { .. })
+                | Error::Submit(SubmitError::Waiting { .. }))
         );
-        if !unanswered {
-            self.store.forget_pending(cluster)?;
+        if !may_be_fetched_later {
+            self.store.forget_pending(cluster, &pending.uid)?;
         }
+        interrupt::last_words(None);
+        kept
+    }
+
+    fn keep(&self, chain: &[u8], pending: &Pending, asked: &Asked) -> Result<Credential, Error> {
         let issued = verify_issued(
-            &answer?,
+            chain,
             &Expected {
                 public_key: &asked.public_key,
                 user: &asked.user,
@@ -262,7 +275,7 @@ impl Session<'_> {
                 now: Timestamp::now(),
             },
         )?;
-        let credential = credential(cluster, asked, &pending.name, issued);
+        let credential = credential(&self.args.cluster, asked, &pending.name, issued);
         self.store.keep(&credential)?;
         Ok(credential)
     }
