@@ -178,6 +178,11 @@ fn a_touch_gives_thirty_minutes_that_openssl_kubectl_and_the_api_server_agree_on
         "the grant names the certificate {fingerprint}: {grant}"
     );
 
+    cluster.wait_until("the event is there", |cluster| {
+        cluster
+            .kubectl_ok(["get", "events", "--all-namespaces"])
+            .contains("certificate issued: grant g-")
+    });
     let status = setting.json(&["status"]);
     assert!(status.to_string().contains(USER), "{status}");
     setting.audit().succeeded();

@@ -13,13 +13,13 @@ use tempfile::TempDir;
 /// Who may talk to the control plane before they have a certificate: name and groups, as its token file lists them.
 const PEOPLE: &[(&str, &str)] = &[
     ("admin", "system:masters"),
-    ("signer", "system:masters"),
+    ("touchstone-signer", "signers"),
     ("alice@example.com", "engineers"),
     ("bob@example.com", "engineers"),
     ("mallory@example.com", "engineers"),
 ];
 
-/// What a suite's engineers may do with their own credentials, and what a debug group may read.
+/// What a suite's engineers may do with their own credentials.
 const RBAC: &str = r#"
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
@@ -73,7 +73,14 @@ pub(super) fn start(assets: &Path, dir: TempDir, policy: PathBuf, setup: Setup) 
         policy,
         data,
     };
-    apply(&files.admin_kubeconfig, dir.path(), "rbac.yaml", RBAC);
+    apply(&files.admin_kubeconfig, dir.path(), "requesters.yaml", RBAC);
+    // The signer has the permissions that deploy/ gives it and no others: one that is missing fails the suites.
+    apply(
+        &files.admin_kubeconfig,
+        dir.path(),
+        "rbac.yaml",
+        include_str!("../../../deploy/rbac.yaml"),
+    );
     let crd = signer_program().arg("crd").output().expect("print the CRD");
     apply(
         &files.admin_kubeconfig,
@@ -118,7 +125,7 @@ pub(super) fn start_signer(
     command
         .arg("run")
         .arg("--kubeconfig")
-        .arg(control_plane.kubeconfig("signer"));
+        .arg(control_plane.kubeconfig("touchstone-signer"));
     command
         .arg("--data")
         .arg(&files.data)
