@@ -1,6 +1,6 @@
 //! The embedded Kubernetes API: certificates.k8s.io/v1 and the few kinds that the signer needs, stored in SQLite.
 //!
-//! How the parts relate: a request comes in over TLS ([`server`]) or from a client in the same process
+//! How the parts relate: a request comes in over TLS (`server`) or from a client in the same process
 //! ([`ApiServer::client`]); `authentication` says who asks, `request` what is asked, `authorization` whether it may be.
 //! `handlers` then read or write through `store`, one transaction a write, and `watch` tells everyone who looks on. What
 //! kinds there are, and the rules of each, is the table in `resource`.
