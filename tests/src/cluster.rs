@@ -21,6 +21,9 @@ use tempfile::TempDir;
 /// How long a server may take until it is ready, on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
+/// How long something that takes a moment may take, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// What a cluster is started with.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -179,8 +182,54 @@ impl Cluster {
     /// When the client cannot be started.
     #[must_use]
     pub fn try_submit(&self, user: &str, csr_pem: &str) -> String {
-        let request =
-            manifest_generated("touchstone-test-", "touchstone.dev/client", csr_pem).to_string();
+        self.send(user, &request(csr_pem))
+    }
+
+    /// Sends a CertificateSigningRequest as `user` would, and waits for what becomes of it: `Issued`, the message of the
+    /// condition that ended it, or the words with which the API server did not take it.
+    ///
+    /// # Panics
+    /// When nothing becomes of it.
+    #[must_use]
+    pub fn verdict_on(&self, user: &str, request: &serde_json::Value) -> String {
+        let answer = self.send(user, request);
+        let Ok(created) = serde_json::from_str::<serde_json::Value>(&answer) else {
+            return answer;
+        };
+        if created["kind"] != "CertificateSigningRequest" {
+            return answer;
+        }
+        let name = created["metadata"]["name"]
+            .as_str()
+            .expect("a name")
+            .to_owned();
+        let mut verdict = None;
+        let end = Instant::now() + PATIENCE;
+        while verdict.is_none() {
+            assert!(
+                Instant::now() < end,
+                "nothing became of {name}; the signer wrote:\n{}",
+                self.signer_output()
+            );
+            let read: serde_json::Value =
+                serde_json::from_str(&self.kubectl_ok(["get", "csr", &name, "-o", "json"]))
+                    .expect("kubectl prints JSON");
+            let ended = |condition: &&serde_json::Value| condition["type"] != "Approved";
+            verdict = if read["status"]["certificate"].is_string() {
+                Some("Issued".to_owned())
+            } else {
+                let conditions = read["status"]["conditions"].as_array();
+                conditions
+                    .into_iter()
+                    .flatten()
+                    .find(ended)
+                    .map(|condition| condition["message"].to_string())
+            };
+        }
+        verdict.unwrap_or_default()
+    }
+
+    fn send(&self, user: &str, request: &serde_json::Value) -> String {
         let mut client = match &self.control_plane {
             Some(control_plane) => {
                 let mut kubectl = kubectl(&control_plane.kubeconfig(user));
@@ -189,17 +238,14 @@ impl Cluster {
             }
             None => {
                 let mut curl = Command::new("curl");
+                curl.args(["--silent", "--show-error", "--max-time", "20"]);
                 curl.args([
-                    "--silent",
-                    "--show-error",
-                    "--max-time",
-                    "20",
                     "--header",
                     "Content-Type: application/json",
+                    "--data-binary",
+                    "@-",
                 ]);
-                curl.arg("--cacert")
-                    .arg(&self.files.server_ca)
-                    .args(["--data-binary", "@-"]);
+                curl.arg("--cacert").arg(&self.files.server_ca);
                 curl.arg(format!(
                     "{}/apis/certificates.k8s.io/v1/certificatesigningrequests",
                     self.files.server
@@ -207,7 +253,7 @@ impl Cluster {
                 curl
             }
         };
-        let output = with_input(&mut client, &request);
+        let output = with_input(&mut client, &request.to_string());
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         // Pretty or not is the server's choice.
         text(&output.stdout).replace("\": \"", "\":\"") + &text(&output.stderr)
@@ -216,9 +262,9 @@ impl Cluster {
     /// Waits until the cluster looks as `ready` wants it.
     ///
     /// # Panics
-    /// After half a minute; the signer's output is in the message.
+    /// When it does not in time; the signer's output is in the message.
     pub fn wait_until(&self, what: &str, ready: impl Fn(&Self) -> bool) {
-        let end = Instant::now() + Duration::from_secs(30);
+        let end = Instant::now() + PATIENCE;
         while !ready(self) {
             let output = self
                 .signer
@@ -264,6 +310,12 @@ pub fn manifest(name: &str, signer_name: &str, csr_pem: &str) -> serde_json::Val
     let mut request = manifest_generated("", signer_name, csr_pem);
     request["metadata"] = serde_json::json!({ "name": name });
     request
+}
+
+/// A CertificateSigningRequest for our signer, of a name that the API server makes.
+#[must_use]
+pub fn request(csr_pem: &str) -> serde_json::Value {
+    manifest_generated("touchstone-test-", "touchstone.dev/client", csr_pem)
 }
 
 fn manifest_generated(prefix: &str, signer_name: &str, csr_pem: &str) -> serde_json::Value {
