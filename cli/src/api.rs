@@ -2,6 +2,7 @@
 
 use crate::{config::Reach, credential::ReadToken};
 use http::{HeaderValue, header};
+use http_body_util::Limited;
 use jiff::{Timestamp, fmt::rfc2822};
 use kube::{
     Client, Config,
@@ -14,10 +15,13 @@ use std::{
     sync::{Arc, OnceLock},
     time::Duration,
 };
-use tower::util::MapRequestLayer;
+use tower::util::{MapRequestLayer, MapResponseLayer};
 
 /// How long a connection, or an answer to a single request, may take.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+
+/// The most bytes that an answer may have. A watch that runs into it is opened again.
+pub const MAX_ANSWER: usize = 4 << 20;
 
 /// Why the API server could not be asked, or what it answered.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +29,14 @@ pub enum ApiError {
     /// A kubeconfig or certificate that cannot be used.
     #[error("{0}")]
     Config(String),
+    /// The server's certificate begins later than now.
+    #[error("{server} shows a certificate that begins in the future: this machine's clock is behind the server's{}", .minutes.map_or_else(String::new, |minutes| format!(" by {minutes} minutes or more")))]
+    NotYetValid {
+        /// URL.
+        server: String,
+        /// From now until it begins.
+        minutes: Option<u64>,
+    },
     /// The server says no.
     #[error("the API server refuses{}: {message}", .code.map_or_else(String::new, |code| format!(" ({code})")))]
     Refused {
@@ -58,6 +70,7 @@ impl ApiError {
         Some(
             match self {
                 Self::Config(_) => "check the cluster with touchstone config show NAME",
+                Self::NotYetValid { .. } => "set the clock, for example: sudo timedatectl set-ntp true",
                 Self::Refused {
                     code: Some(401), ..
                 } => {
@@ -73,7 +86,7 @@ impl ApiError {
                     "check the network and the server's address (touchstone config show NAME)"
                 }
                 Self::Untrusted { .. } => {
-                    "check that --ca of the cluster is the server's CA (touchstone config show NAME); if it is, someone may be in between"
+                    "check that --ca of the cluster is the server's CA (touchstone config show NAME); if it is, and this machine's clock is right, someone may be in between"
                 }
             }
             .to_owned(),
@@ -115,6 +128,9 @@ impl Connection {
         let client = ClientBuilder::try_from(config)
             .map_err(|error| ApiError::Config(root_cause(&error)))?
             .with_layer(&layer)
+            .with_layer(&MapResponseLayer::new(|response: http::Response<_>| {
+                response.map(|body: Box<kube::client::DynBody>| Limited::new(body, MAX_ANSWER))
+            }))
             .build();
         Ok(Self {
             client,
@@ -186,25 +202,57 @@ pub fn translate(server: &str, error: kube::Error) -> ApiError {
     if let kube::Error::Api(status) = error {
         return ApiError::Refused {
             code: Some(status.code).filter(|code| *code != 0),
-            message: if status.message.is_empty() {
-                status.reason
+            message: shortened(if status.message.is_empty() {
+                &status.reason
             } else {
-                status.message
-            },
+                &status.message
+            }),
         };
     }
-    let why = root_cause(&error);
-    if tls_error(&error).is_some_and(|error| matches!(error, rustls::Error::InvalidCertificate(_)))
-    {
-        return ApiError::Untrusted {
-            server: server.to_owned(),
-            why,
-        };
+    let server = server.to_owned();
+    let why = shortened(&root_cause(&error));
+    match tls_error(&error) {
+        Some(rustls::Error::InvalidCertificate(rustls::CertificateError::NotValidYetContext {
+            time,
+            not_before,
+        })) => ApiError::NotYetValid {
+            server,
+            minutes: Some(not_before.as_secs().saturating_sub(time.as_secs()) / 60),
+        },
+        Some(rustls::Error::InvalidCertificate(rustls::CertificateError::NotValidYet)) => {
+            ApiError::NotYetValid {
+                server,
+                minutes: None,
+            }
+        }
+        Some(rustls::Error::InvalidCertificate(_)) => ApiError::Untrusted { server, why },
+        Some(_) | None if cut_off(&error) => ApiError::Unreachable {
+            server,
+            why: "the connection was closed in the middle of an answer".to_owned(),
+        },
+        Some(_) | None => ApiError::Unreachable { server, why },
     }
-    ApiError::Unreachable {
-        server: server.to_owned(),
-        why,
+}
+
+/// A server's words, as many as anyone reads.
+fn shortened(text: &str) -> String {
+    const MOST: usize = 1000;
+    if text.chars().count() <= MOST {
+        return text.to_owned();
     }
+    text.chars().take(MOST).chain(['…']).collect()
+}
+
+/// Whether the connection was closed while more was expected.
+fn cut_off(error: &(dyn StdError + 'static)) -> bool {
+    chain(error).any(|error| {
+        error
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::UnexpectedEof)
+            || error
+                .downcast_ref::<hyper::Error>()
+                .is_some_and(hyper::Error::is_incomplete_message)
+    })
 }
 
 /// The configuration of a client that reaches a cluster.

@@ -151,7 +151,7 @@ impl Config {
                 at: error
                     .location()
                     .map(|location| (location.line(), location.column())),
-                message: without_place(&error.without_snippet().to_string()).to_owned(),
+                message: message(error.without_snippet()),
             }),
         }
     }
@@ -230,6 +230,28 @@ fn without_place(message: &str) -> &str {
         .rsplit_once(" at line ")
         .filter(|(_, place)| place.len() < 40)
         .map_or(message, |(message, _)| message)
+}
+
+/// An unknown key is shown with the one that was meant.
+fn message(error: &serde_saphyr::Error) -> String {
+    let serde_saphyr::Error::SerdeUnknownField {
+        field, expected, ..
+    } = error
+    else {
+        return without_place(&error.to_string()).to_owned();
+    };
+    let likeness = |key: &&&str| strsim::jaro_winkler(&field.to_lowercase(), &key.to_lowercase());
+    let nearest = expected
+        .iter()
+        .filter(|key| likeness(key) >= 0.8)
+        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    match nearest {
+        Some(nearest) => format!("unknown key {field:?}; did you mean {nearest:?}?"),
+        None => format!(
+            "unknown key {field:?}; it must be one of {}",
+            expected.join(", ")
+        ),
+    }
 }
 
 fn path() -> Result<PathBuf, ConfigError> {

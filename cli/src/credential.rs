@@ -9,7 +9,11 @@ use crate::{
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::{env, fmt, fs, io, path::PathBuf};
+use std::{
+    env, fmt, fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
 use touchstone_common::certificate;
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
@@ -63,7 +67,9 @@ impl CredentialError {
             Self::Ended { cluster, .. } => Some(login(cluster)),
             Self::None { cluster, .. } => Some(login(cluster.as_deref().unwrap_or("NAME"))),
             Self::Malformed { .. } => Some("log in again".to_owned()),
-            Self::Io { .. } => None,
+            Self::Io { .. } => Some(format!(
+                "check that the folder can be used and has room, or name another with {STATE_VARIABLE}"
+            )),
         }
     }
 }
@@ -306,7 +312,7 @@ impl Store {
     pub fn prepare(&self, cluster: &str) -> Result<(), CredentialError> {
         let path = self.root.join(cluster);
         file::make_private_directory(&path)
-            .and_then(|()| tempfile::tempfile_in(&path).map(drop))
+            .and_then(|()| has_room(&path))
             .map_err(|source| CredentialError::Io {
                 verb: "write to",
                 path,
@@ -389,6 +395,13 @@ impl Store {
             source,
         })
     }
+}
+
+/// Writes as much as a login keeps, and more, to a file without a name.
+fn has_room(folder: &Path) -> io::Result<()> {
+    let mut file = tempfile::tempfile_in(folder)?;
+    file.write_all(&[0; 32 * 1024])?;
+    file.sync_all()
 }
 
 #[cfg(test)]

@@ -209,6 +209,7 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Api(ApiError::Config(_)) | Self::Config(_) => Exit::Config,
+            Self::Api(ApiError::NotYetValid { .. }) => Exit::ClockSkew,
             Self::Api(_) => Exit::Unreachable,
             Self::Attestation(_) | Self::Certificate(_) => Exit::Verification,
             Self::Card(error) => match error {

@@ -67,13 +67,13 @@ impl Output {
     /// Says how things go, unless `--quiet`.
     pub fn progress(self, text: &str) {
         if !self.quiet {
-            say(text);
+            say(&printable(text));
         }
     }
 
     /// Says what must not be missed.
     pub fn warn(self, text: &str) {
-        say(&format!("{} {text}", paint("warning:", "33")));
+        say(&format!("{} {}", paint("warning:", "33"), printable(text)));
     }
 }
 
@@ -86,11 +86,12 @@ impl Notice for Output {
     fn over(&self) {}
 }
 
-/// Shows an error with its remedy.
+/// Shows an error with its remedy. What stands in it may be a server's words, or a file's.
 pub fn failure(error: &Error) {
-    say(&format!("{} {error}", paint("error:", "31")));
+    let error_in_words = printable(&error.to_string());
+    say(&format!("{} {error_in_words}", paint("error:", "31")));
     if let Some(remedy) = error.remedy() {
-        say(&format!("{} {remedy}", paint("try:", "32")));
+        say(&format!("{} {}", paint("try:", "32"), printable(&remedy)));
     }
 }
 

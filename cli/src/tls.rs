@@ -10,7 +10,8 @@ use crate::{
     error::Error,
 };
 use http::Uri;
-use hyper::client::conn::http1;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::{body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use kube::{Client, client::Body};
 use rustls::{
@@ -266,7 +267,7 @@ async fn send(
     name: ServerName<'static>,
     authority: &str,
     mut request: http::Request<Body>,
-) -> Result<http::Response<hyper::body::Incoming>, tower::BoxError> {
+) -> Result<http::Response<Full<Bytes>>, tower::BoxError> {
     let stream =
         tokio::time::timeout(api::ANSWER_WITHIN, TcpStream::connect((host, port))).await??;
     stream.set_nodelay(true)?;
@@ -276,5 +277,10 @@ async fn send(
     tokio::spawn(connection);
     let value = http::HeaderValue::from_str(authority)?;
     request.headers_mut().insert(http::header::HOST, value);
-    Ok(tokio::time::timeout(api::ANSWER_WITHIN, sender.send_request(request)).await??)
+    let answer = async {
+        let (head, body) = sender.send_request(request).await?.into_parts();
+        let body = Limited::new(body, api::MAX_ANSWER).collect().await?;
+        Ok(http::Response::from_parts(head, body.to_bytes().into()))
+    };
+    tokio::time::timeout(api::ANSWER_WITHIN, answer).await?
 }
