@@ -38,6 +38,7 @@ mod exit {
     pub(crate) const SLOT_OCCUPIED: i32 = 11;
     pub(crate) const FACTORY_SECRETS: i32 = 12;
     pub(crate) const INTERRUPTED: i32 = 130;
+    pub(crate) const TERMINATED: i32 = 143;
 }
 
 /// An engineer of the team `payments` with an enrolled key, and the cluster.
@@ -102,7 +103,7 @@ fn card(engineer: &Engineer) -> serde_json::Value {
     listed[0].clone()
 }
 
-/// Asserts that all tries are left, by a command that needs the PIN and succeeds.
+/// Asserts how many tries the PIN has left.
 fn assert_tries(engineer: &Engineer, left: u64) {
     assert_eq!(card(engineer)["pinTriesLeft"], left, "{}", card(engineer));
 }

@@ -31,11 +31,11 @@ pub(super) fn run(args: &Logout, output: Output) -> Result<(), Error> {
     };
     let mut forgotten = Vec::new();
     for credential in credentials {
-        // The files first: they are what a login left on this machine.
-        store.forget(&credential.cluster)?;
+        // The card first: it may want a PIN, and what the files say of it is needed to try again.
         if args.clear_card {
             clear_card(&credential, args, output)?;
         }
+        store.forget(&credential.cluster)?;
         forgotten.push(Forgotten {
             still_valid: Timestamp::now() <= credential.not_after,
             cluster: credential.cluster,

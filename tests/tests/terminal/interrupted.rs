@@ -54,6 +54,61 @@ fn at_the_pin_of_a_login() {
 }
 
 #[test]
+fn sigterm_puts_the_echo_back_too() {
+    let setting = Setting::new();
+    let mut login = Session::start(&setting.login(GRANTED, &[]));
+    login.wait_for("PIN of YubiKey");
+    login.signal(rustix::process::Signal::TERM);
+    login.end().with(exit::TERMINATED, &["terminated"]);
+    assert_tries(&setting.engineer, 3);
+}
+
+#[test]
+fn at_the_pin_of_a_logout_that_clears_the_card() {
+    let setting = Setting::new();
+    let engineer = &setting.engineer;
+    engineer.login(GRANTED).succeeded();
+    let certificate = |engineer: &Engineer| card(engineer)["keys"][0]["certificate"].clone();
+    let before = certificate(engineer);
+    assert!(before.is_object(), "{before}");
+    let logout = || Session::start(&engineer.touchstone(["logout", "--clear-card"]));
+
+    let mut session = logout();
+    session.wait_for("PIN of YubiKey");
+    interrupt(session);
+    let mut session = logout();
+    session.answer_hidden("PIN of YubiKey", "999999");
+    session.end().with(exit::PIN, &["2 tries left"]);
+    assert_eq!(certificate(engineer), before);
+    assert!(
+        engineer.certificate("demo").exists(),
+        "it can be tried again"
+    );
+
+    let mut session = logout();
+    session.answer_hidden("PIN of YubiKey", PIN);
+    session
+        .end()
+        .with(0, &["cannot be revoked"])
+        .without(&[PIN]);
+    assert!(certificate(engineer).is_null());
+    assert!(!engineer.certificate("demo").exists());
+}
+
+#[test]
+fn while_whoami_waits_for_a_touch() {
+    let setting = Setting::new();
+    let engineer = &setting.engineer;
+    engineer.login(GRANTED).succeeded();
+    engineer.yubikey().control("touch-mode ask");
+    let mut whoami = Session::start(&engineer.touchstone(["whoami"]));
+    whoami.answer_hidden("PIN of YubiKey", PIN);
+    whoami.wait_for("Touch your YubiKey now.");
+    interrupt(whoami);
+    assert!(engineer.certificate("demo").exists());
+}
+
+#[test]
 fn while_the_card_waits_for_a_touch() {
     let setting = Setting::new();
     setting.engineer.yubikey().control("touch-mode ask");

@@ -1,6 +1,7 @@
 //! A program on a terminal of its own, as a person has it: typed at, read from, asked whether it still echoes.
 
 use rustix::{
+    process::{Pid, Signal, kill_process},
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
     termios::{LocalModes, tcgetattr},
 };
@@ -159,6 +160,15 @@ impl Session {
             .expect("ask for the terminal's modes")
             .local_modes
             .contains(LocalModes::ECHO)
+    }
+
+    /// Sends a signal to the program.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.id())
+            .ok()
+            .and_then(Pid::from_raw)
+            .expect("a process id");
+        kill_process(id, signal).expect("send a signal");
     }
 
     /// Waits for the program's end.
