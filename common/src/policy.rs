@@ -5,6 +5,7 @@
 //! [`Evaluation`]. What no rule grants is denied, and nothing in a file can grant a `system:` name.
 
 mod at;
+mod cases;
 mod check;
 mod evaluate;
 mod explain;
@@ -21,6 +22,7 @@ mod user;
 mod wire;
 
 pub use at::Position;
+pub use cases::{CaseResult, Cases, Mismatch, Word};
 pub use evaluate::{Evaluation, Facts, KeyFacts, Outcome, Verdict};
 pub use explain::Violation;
 pub use lint::{Lint, Severity, lint};

@@ -5,6 +5,7 @@ use crate::{
     reload::PolicyFileError, review::ReviewError,
 };
 use std::{fmt::Write as _, io, path::PathBuf, process::ExitCode};
+use touchstone_common::policy::LoadError;
 
 /// How the program ends. Listed in `--help` and docs/signer.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +90,25 @@ pub enum Error {
     /// The policy.
     #[error(transparent)]
     Policy(#[from] PolicyFileError),
+    /// Cases of a policy are not answered as expected. They have been printed.
+    #[error("pass the tests: {failed} of {all} cases are not answered as expected")]
+    PolicyCases {
+        /// How many.
+        failed: usize,
+        /// Of how many.
+        all: usize,
+    },
+    /// A file of cases was refused.
+    #[error("load the cases")]
+    PolicyCasesLoad(#[source] LoadError),
+    /// A file of cases cannot be read.
+    #[error("read the cases {}", path.display())]
+    PolicyCasesRead {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Lint found errors. They have been printed.
     #[error("accept the policy {}: {errors} to correct", path.display())]
     PolicyLint {
@@ -134,10 +154,13 @@ impl Error {
             Self::Controller(ControllerError::Review(_)) => Exit::Failed,
             Self::DataDir(error) => data_exit(error),
             Self::LogFilter(_) => Exit::Usage,
-            Self::Policy(_) => Exit::Policy,
+            Self::Policy(_) | Self::PolicyCasesLoad(_) | Self::PolicyCasesRead { .. } => {
+                Exit::Policy
+            }
             Self::ApiServe(_)
             | Self::Listen { .. }
             | Self::Output(_)
+            | Self::PolicyCases { .. }
             | Self::PolicyLint { .. }
             | Self::RequestRead { .. }
             | Self::Review(_)
@@ -170,6 +193,11 @@ impl Error {
             },
             Self::LogFilter(_) => "set RUST_LOG to something like info or touchstone_signer=debug".into(),
             Self::Policy(error) => error.remedy(),
+            Self::PolicyCases { .. } => {
+                "correct the policy, or the cases where the policy says what it should".into()
+            }
+            Self::PolicyCasesLoad(_) => "correct the cases; docs/policy.md shows how they are written".into(),
+            Self::PolicyCasesRead { .. } => "write cases beside the policy, or name a file of them with --cases".into(),
             Self::Task(_) => "please report it with the signer's log, then start again: nothing was lost".into(),
             Self::RequestRead { .. } => "name a readable file with the request in PEM with --request".into(),
             Self::Review(_) => "name another time with --at".into(),

@@ -16,6 +16,7 @@ use crate::{
     ttl::Ttl,
 };
 use key::KeyParts;
+pub(super) use key::algorithm;
 use regex::Regex;
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -218,12 +219,7 @@ impl Check {
             Some(at) => {
                 let digest = parse_spki(&at.value);
                 if digest.is_none() {
-                    self.at(
-                        at,
-                        "an SPKI hash is written \"sha256:\" and 64 lower-case hexadecimal digits; \
-                         `touchstone key enrol` prints it"
-                            .to_owned(),
-                    );
+                    self.at(at, SPKI_FORM.to_owned());
                 }
                 Some(digest?)
             }
@@ -298,7 +294,11 @@ fn shown(text: &str) -> String {
     shortened(text, 64)
 }
 
-fn parse_spki(text: &str) -> Option<[u8; 32]> {
+/// How an SPKI hash is written, for who wrote it otherwise.
+pub(super) const SPKI_FORM: &str = "an SPKI hash is written \"sha256:\" and 64 lower-case hexadecimal digits; \
+    `touchstone key enrol` prints it";
+
+pub(super) fn parse_spki(text: &str) -> Option<[u8; 32]> {
     let digits = text.strip_prefix("sha256:")?;
     let lower = digits
         .bytes()

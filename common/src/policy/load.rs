@@ -1,6 +1,7 @@
 //! Reading a policy file: bytes to YAML to checked rules, or every finding with its place.
 
 use super::{MAX_POLICY_BYTES, Policy, Position, check, syntax, wire};
+use serde::de::DeserializeOwned;
 use std::fmt;
 
 /// The most findings that an error prints.
@@ -35,6 +36,15 @@ impl LoadError {
         &self.findings
     }
 
+    /// All of `findings`, put in the order of the file.
+    pub(super) fn of(file: &str, mut findings: Vec<Finding>) -> Self {
+        findings.sort_by_key(|finding| finding.position);
+        Self {
+            file: file.to_owned(),
+            findings,
+        }
+    }
+
     fn one(file: &str, finding: Finding) -> Self {
         Self {
             file: file.to_owned(),
@@ -65,8 +75,17 @@ impl fmt::Display for LoadError {
     }
 }
 
-/// Reads the file as it is written; nothing in it has been checked yet but its shape.
+/// Reads the policy as it is written; nothing in it has been checked yet but its shape.
 pub(super) fn read(file: &str, source: &[u8]) -> Result<wire::Policy, LoadError> {
+    read_document(file, source, "a policy")
+}
+
+/// Reads a file as it is written. `document` says what it should be.
+pub(super) fn read_document<T: DeserializeOwned>(
+    file: &str,
+    source: &[u8],
+    document: &str,
+) -> Result<T, LoadError> {
     let refuse = |message: String| {
         let position = None;
         Err(LoadError::one(file, Finding { position, message }))
@@ -80,18 +99,12 @@ pub(super) fn read(file: &str, source: &[u8]) -> Result<wire::Policy, LoadError>
     let Ok(text) = std::str::from_utf8(source) else {
         return refuse("the file is not UTF-8 text".to_owned());
     };
-    syntax::read(text).map_err(|finding| LoadError::one(file, finding))
+    syntax::read(text, document).map_err(|finding| LoadError::one(file, finding))
 }
 
 pub(super) fn parse(file: &str, source: &[u8]) -> Result<Policy, LoadError> {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, source);
     // SHA-256 gives 32 bytes.
     let digest = digest.as_ref().try_into().unwrap_or_default();
-    check::policy(read(file, source)?, digest).map_err(|mut findings| {
-        findings.sort_by_key(|finding| finding.position);
-        LoadError {
-            file: file.to_owned(),
-            findings,
-        }
-    })
+    check::policy(read(file, source)?, digest).map_err(|findings| LoadError::of(file, findings))
 }

@@ -1,6 +1,7 @@
 //! YAML (and JSON, which is YAML) to the types in [`super::wire`], with errors that say what to write instead.
 
-use super::{Finding, Position, explain::nearest, wire};
+use super::{Finding, Position, explain::nearest};
+use serde::de::DeserializeOwned;
 use serde_saphyr::{
     DuplicateKeyPolicy, Error, MergeKeyPolicy, Options, UserMessageFormatter, options::AliasLimits,
 };
@@ -37,18 +38,19 @@ fn limits() -> Options {
     options
 }
 
-pub(super) fn read(text: &str) -> Result<wire::Policy, Finding> {
-    serde_saphyr::from_str_with_options(text, limits()).map_err(|error| finding(&error))
+/// Reads `document`, which is named in errors: "a policy".
+pub(super) fn read<T: DeserializeOwned>(text: &str, document: &str) -> Result<T, Finding> {
+    serde_saphyr::from_str_with_options(text, limits()).map_err(|error| finding(&error, document))
 }
 
-fn finding(error: &Error) -> Finding {
+fn finding(error: &Error, document: &str) -> Finding {
     Finding {
         position: error.location().filter(|l| l.line() > 0).map(Position::of),
-        message: message(error.without_snippet()),
+        message: message(error.without_snippet(), document),
     }
 }
 
-fn message(error: &Error) -> String {
+fn message(error: &Error, document: &str) -> String {
     match error {
         Error::SerdeUnknownField {
             field, expected, ..
@@ -82,15 +84,15 @@ fn message(error: &Error) -> String {
         Error::ExternallyTaggedEnumExpectedScalarOrMapping { .. } => {
             "a single word is expected here".to_owned()
         }
-        Error::Eof { .. } => "the file ends where a policy should be".to_owned(),
+        Error::Eof { .. } => format!("the file ends where {document} should be"),
         Error::MultipleDocuments { .. } => {
-            "a second document begins here; a policy is one document".to_owned()
+            format!("a second document begins here; {document} is one document")
         }
         Error::AliasReplayLimitExceeded { .. }
         | Error::AliasExpansionLimitExceeded { .. }
         | Error::AliasReplayStackDepthExceeded { .. }
         | Error::Budget { .. } => format!("the file is too large or too deep: {}", plain(error)),
-        Error::AliasError { error, .. } => message(error),
+        Error::AliasError { error, .. } => message(error, document),
         other => plain(other),
     }
 }
@@ -122,6 +124,11 @@ fn unknown(what: &str, found: &str, expected: &[&str], place: &str) -> String {
 /// What has these keys. Tested against the types, so that none is forgotten.
 fn place(keys: &[&str]) -> &'static str {
     match keys {
+        ["apiVersion", "kind", "at", "cases"] => "a file of cases",
+        ["name", "at", ..] => "a case",
+        ["user", ..] => "a request",
+        ["serial", "spki", "attested", ..] => "the request's key",
+        ["verdict", ..] => "what is expected",
         ["apiVersion", ..] => "a policy",
         ["ttl", "maxTTL", ..] => "the defaults",
         ["attested", ..] => "a key condition",

@@ -1,5 +1,6 @@
 //! Policies and requests that the tests judge.
 
+mod cases;
 mod evaluating;
 mod explaining;
 mod linting;

@@ -2,6 +2,7 @@
 
 mod explain;
 mod lint;
+mod test;
 
 use crate::error::Error;
 use clap::Subcommand;
@@ -13,6 +14,10 @@ pub enum Policy {
     ///
     /// Ends with 1 when there is an error, with 0 when there are none or warnings only.
     Lint(lint::Lint),
+    /// Ask policies what the cases beside them ask, and compare the answers
+    ///
+    /// Ends with 0 when all are as expected, with 1 when one is not, with 3 when a file cannot be used.
+    Test(test::Test),
     /// Show what a policy says of a request, rule by rule
     Explain(explain::Explain),
     /// Print the JSON Schema of policies, for editors
@@ -23,6 +28,7 @@ impl Policy {
     pub(super) fn run(self) -> Result<(), Error> {
         match self {
             Self::Lint(lint) => lint.run(),
+            Self::Test(test) => test.run(),
             Self::Explain(explain) => explain.run(),
             Self::Schema => super::print(&schema()),
         }

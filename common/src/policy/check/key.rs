@@ -93,7 +93,9 @@ impl Check {
         }
         if let Some(at) = wire.algorithms.as_ref() {
             self.not_empty("algorithms", at.position, at.value.len());
-            parts.algorithms = Some(Algorithms(at.value.iter().map(algorithm).collect()));
+            parts.algorithms = Some(Algorithms(
+                at.value.iter().copied().map(algorithm).collect(),
+            ));
         }
         parts
     }
@@ -108,7 +110,7 @@ impl Check {
     }
 }
 
-fn algorithm(wire: &wire::Algorithm) -> KeyAlgorithm {
+pub(in crate::policy) fn algorithm(wire: wire::Algorithm) -> KeyAlgorithm {
     match wire {
         wire::Algorithm::Ed25519 => KeyAlgorithm::Ed25519,
         wire::Algorithm::P256 => KeyAlgorithm::P256,
