@@ -190,6 +190,12 @@ impl Owner {
     }
 }
 
+/// Whether it may do everything.
+pub(crate) fn is_administrator(identity: &Identity) -> bool {
+    let groups = identity.user.groups.as_deref().unwrap_or_default();
+    groups.iter().any(|group| group == ADMINISTRATORS)
+}
+
 /// Decides.
 pub(crate) fn decide(identity: &Identity, attributes: &Attributes) -> Decision {
     if let Scope::Requests(uids) = &identity.scope {
@@ -202,7 +208,7 @@ pub(crate) fn decide(identity: &Identity, attributes: &Attributes) -> Decision {
     }
     let groups = identity.user.groups.as_deref().unwrap_or_default();
     let is_in = |group: &str| groups.iter().any(|one| one == group);
-    if is_in(ADMINISTRATORS) {
+    if is_administrator(identity) {
         return Decision::Allowed;
     }
     let roles: Vec<&Role> = ROLES.iter().filter(|role| is_in(role.group)).collect();

@@ -6,6 +6,11 @@ use serde_json::{Map, Value};
 
 use crate::{object, request::Parameters, resource::Resource, status::ApiError};
 
+/// How many unknown fields are named, and how much of each (kube-apiserver cuts its warnings too: k8s.io/apiserver/pkg/
+/// endpoints/filters/warning.go).
+const MAX_WARNINGS: usize = 10;
+const MAX_WARNING_CHARS: usize = 200;
+
 /// What to do with fields that the kind does not have (`fieldValidation`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FieldValidation {
@@ -54,10 +59,15 @@ pub(crate) fn decode(
     if validation != FieldValidation::Ignore {
         find_unknown(&sent, &object, String::new(), &mut unknown);
     }
-    let warnings: Vec<String> = unknown
+    let mut warnings: Vec<String> = unknown
         .iter()
-        .map(|field| format!("unknown field {field:?}"))
+        .take(MAX_WARNINGS)
+        .map(|field| format!("unknown field {:?}", beginning(field)))
         .collect();
+    // Each is a header of the answer, and a client can send more of them than a head has room for.
+    if let Some(further @ 1..) = unknown.len().checked_sub(MAX_WARNINGS) {
+        warnings.push(format!("{further} further unknown fields"));
+    }
     if validation == FieldValidation::Strict && !warnings.is_empty() {
         return Err(ApiError::bad_request(format!(
             "{} in version {:?} cannot be handled as a {}: strict decoding error: {}",
@@ -68,6 +78,14 @@ pub(crate) fn decode(
         )));
     }
     Ok(Decoded { object, warnings })
+}
+
+fn beginning(field: &str) -> &str {
+    field
+        .char_indices()
+        .nth(MAX_WARNING_CHARS)
+        .and_then(|(at, _)| field.get(..at))
+        .unwrap_or(field)
 }
 
 /// Brings JSON into the shape of a type of k8s-openapi.

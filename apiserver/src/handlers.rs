@@ -39,8 +39,9 @@ use crate::{
 
 /// The most bytes a body may have.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
-/// The most bytes a body may have that comes without a credential: a request of 16 KiB in base64, and its frame.
-const MAX_ANONYMOUS_BODY_BYTES: usize = 64 * 1024;
+/// The most bytes a body may have of anyone who is neither an administrator nor in this process: a request of 16 KiB in
+/// base64, and its frame. What they create is kept for up to a day.
+const MAX_SMALL_BODY_BYTES: usize = 64 * 1024;
 /// How long a body may take to come.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an answer may take that is not a watch.
@@ -234,9 +235,12 @@ async fn answer(app: Arc<App>, request: Request) -> Result<Response, ApiError> {
     if !is_placed && !is_everywhere {
         return Err(ApiError::path_not_found());
     }
-    let limit = match identity.scope {
-        Scope::Anonymous => MAX_ANONYMOUS_BODY_BYTES,
-        Scope::Groups | Scope::Requests(_) => MAX_BODY_BYTES,
+    let is_trusted = matches!(source, Source::InProcess(_))
+        || identity.scope == Scope::Groups && authorization::is_administrator(&identity);
+    let limit = if is_trusted {
+        MAX_BODY_BYTES
+    } else {
+        MAX_SMALL_BODY_BYTES
     };
     let call = Call {
         app,

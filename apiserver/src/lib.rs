@@ -19,6 +19,7 @@ mod handlers;
 mod negotiation;
 mod object;
 mod openapi;
+mod opening;
 mod patch;
 mod pkcs10;
 mod protobuf;

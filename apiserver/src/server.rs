@@ -23,7 +23,9 @@ use crate::{
     client_certificate::{ClientCaError, ClientCas, Peer},
     config::{ClientCa, Config, ServerTls},
     handlers::{self, App},
-    object, resource,
+    object,
+    opening::Opening,
+    resource,
     store::{Change, ChangeFn, Key, Store, StoreOpenError},
     tls::{self, TlsError},
 };
@@ -271,7 +273,8 @@ impl ApiServer {
             .keep_alive_timeout(KEEP_ALIVE)
             .max_concurrent_streams(100)
             .max_header_list_size(16 * 1024);
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let connection =
+            builder.serve_connection(TokioIo::new(Opening::new(stream, HEADER_TIMEOUT)), service);
         tokio::pin!(connection);
         let result = tokio::select! {
             result = connection.as_mut() => result,

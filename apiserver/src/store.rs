@@ -23,7 +23,7 @@ use tokio::sync::{broadcast, oneshot};
 
 use self::{read::Readers, write::Job};
 pub(crate) use self::{
-    read::{Page, PageRequest, Since},
+    read::{LogRequest, Page, PageRequest, Since},
     write::{Change, ChangeFn, Outcome},
 };
 use crate::{config::Clock, status::ApiError};
@@ -196,9 +196,9 @@ impl Store {
             .await
     }
 
-    /// The changes after a resource version.
-    pub(crate) async fn since(&self, revision: u64) -> Result<Since, ApiError> {
-        self.with_reader(move |connection| read::since(connection, revision))
+    /// The next changes after a resource version.
+    pub(crate) async fn since(&self, request: LogRequest) -> Result<Since, ApiError> {
+        self.with_reader(move |connection| read::since(connection, &request))
             .await
     }
 
@@ -258,4 +258,48 @@ fn open_private(path: &Path) -> Result<File, StoreOpenError> {
     file.set_permissions(Permissions::from_mode(0o600))
         .map_err(error)?;
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::SystemClock;
+
+    #[tokio::test]
+    async fn the_log_is_read_a_page_at_a_time_and_without_what_was_not_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("db"), Arc::new(SystemClock), Vec::new()).unwrap();
+        for number in 0..100 {
+            let key = Key {
+                store: "configmaps",
+                namespace: String::new(),
+                name: format!("m{number}"),
+            };
+            let object = json!({"metadata": {"name": key.name}});
+            let put: ChangeFn = Box::new(move |_, _| Ok(Change::Put(object, None)));
+            store.write(key, put).await.unwrap();
+        }
+        let read = async |store_name, name: Option<&str>, after| {
+            let request = LogRequest {
+                store: store_name,
+                namespace: None,
+                name: name.map(str::to_owned),
+                after,
+            };
+            match store.since(request).await.unwrap() {
+                Since::Changes {
+                    changes,
+                    revision,
+                    more,
+                } => (changes.len(), revision, more),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(read("configmaps", None, 1).await, (64, 65, true));
+        assert_eq!(read("configmaps", None, 65).await, (36, 101, false));
+        assert_eq!(read("configmaps", Some("m99"), 1).await, (1, 101, false));
+        assert_eq!(read("secrets", None, 1).await, (0, 101, false));
+    }
 }

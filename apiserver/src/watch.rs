@@ -20,7 +20,7 @@ use crate::{
     resource::Resource,
     selector::{FieldSelector, LabelSelector},
     status::ApiError,
-    store::{ChangeKind, Changed, PageRequest, Since, Store},
+    store::{ChangeKind, Changed, LogRequest, PageRequest, Since, Store},
     table::{self, IncludeObject},
 };
 
@@ -89,6 +89,7 @@ pub(crate) async fn start(
         changes,
         revision: 0,
         lines: VecDeque::new(),
+        is_behind: false,
         wrote_columns: false,
         ended: false,
         deadline,
@@ -116,6 +117,8 @@ struct Watch {
     /// The last change that was told or passed over.
     revision: u64,
     lines: VecDeque<Bytes>,
+    /// The log has changes that were not told; more of it is read when the client has taken what there is.
+    is_behind: bool,
     wrote_columns: bool,
     ended: bool,
     deadline: Instant,
@@ -133,17 +136,22 @@ impl Watch {
                 return None;
             }
             let shutdown = self.shutdown.clone();
+            if self.is_behind {
+                if shutdown.is_cancelled() || Instant::now() >= self.deadline {
+                    return None;
+                }
+                if let Err(error) = self.catch_up().await {
+                    self.fail(&error);
+                }
+                continue;
+            }
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return None,
                 () = sleep_until(self.deadline) => return None,
                 change = self.changes.recv() => match change {
                     Ok(change) => self.tell(&change),
-                    Err(RecvError::Lagged(_)) => {
-                        if let Err(error) = self.catch_up().await {
-                            self.fail(&error);
-                        }
-                    }
+                    Err(RecvError::Lagged(_)) => self.is_behind = true,
                     Err(RecvError::Closed) => return None,
                 },
                 () = sleep_until(self.bookmark_at), if self.request.bookmarks => {
@@ -190,14 +198,29 @@ impl Watch {
         Ok(())
     }
 
-    /// Tells what the log has after the last change that was told.
+    /// Tells what the log has next after the last change that was told.
     async fn catch_up(&mut self) -> Result<(), ApiError> {
-        match self.store.since(self.revision).await? {
-            Since::Changes(changes, revision) => {
+        let Some(store) = self.request.resource.store() else {
+            return Err(ApiError::path_not_found());
+        };
+        let selection = &self.request.selection;
+        let request = LogRequest {
+            store,
+            namespace: selection.namespace.clone(),
+            name: selection.fields.name().map(str::to_owned),
+            after: self.revision,
+        };
+        match self.store.since(request).await? {
+            Since::Changes {
+                changes,
+                revision,
+                more,
+            } => {
                 for change in changes {
                     self.tell(&change);
                 }
                 self.revision = self.revision.max(revision);
+                self.is_behind = more;
             }
             // A resource version that has not been is from a database that was replaced: list again.
             Since::Compacted | Since::Future => {

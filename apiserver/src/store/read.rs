@@ -11,6 +11,8 @@ use super::{ChangeKind, Changed, Key, Stored, schema};
 
 /// Idle connections that are kept.
 const IDLE: usize = 4;
+/// How much of the log is read at once: a watcher that is far behind must not bring all of it into memory.
+const LOG_PAGE: i64 = 64;
 
 /// Connections that read.
 pub(super) struct Readers {
@@ -83,11 +85,29 @@ pub(crate) struct Page {
     pub(crate) compacted: u64,
 }
 
+/// Which part of the log is read.
+#[derive(Clone, Debug)]
+pub(crate) struct LogRequest {
+    pub(crate) store: &'static str,
+    /// `None`: all namespaces.
+    pub(crate) namespace: Option<String>,
+    /// `None`: all names.
+    pub(crate) name: Option<String>,
+    /// The resource version to begin after.
+    pub(crate) after: u64,
+}
+
 /// What happened after a resource version.
 #[derive(Debug)]
 pub(crate) enum Since {
-    /// All changes after it, and the resource version they lead to.
-    Changes(Vec<Arc<Changed>>, u64),
+    /// The next changes after it.
+    Changes {
+        changes: Vec<Arc<Changed>>,
+        /// The resource version they lead to.
+        revision: u64,
+        /// Whether the log may have more.
+        more: bool,
+    },
     /// The log does not go back that far.
     Compacted,
     /// That resource version has not been yet.
@@ -189,7 +209,8 @@ pub(super) fn page(connection: &mut Connection, request: &PageRequest) -> rusqli
     })
 }
 
-pub(super) fn since(connection: &mut Connection, revision: u64) -> rusqlite::Result<Since> {
+pub(super) fn since(connection: &mut Connection, request: &LogRequest) -> rusqlite::Result<Since> {
+    let revision = request.after;
     let transaction = connection.transaction()?;
     let now = counter(&transaction, "revision")?;
     if revision > now {
@@ -198,13 +219,20 @@ pub(super) fn since(connection: &mut Connection, revision: u64) -> rusqlite::Res
     if revision < counter(&transaction, "compacted")? {
         return Ok(Since::Compacted);
     }
-    let mut changes = Vec::new();
+    let mut changes: Vec<Arc<Changed>> = Vec::new();
     {
         let mut statement = transaction.prepare_cached(
             "SELECT revision, kind, store, namespace, name, json, labels_before FROM changes
-             WHERE revision > ?1 ORDER BY revision",
+             WHERE revision > ?1 AND store = ?2 AND (?3 IS NULL OR namespace = ?3) AND (?4 IS NULL OR name = ?4)
+             ORDER BY revision LIMIT ?5",
         )?;
-        let mut rows = statement.query([i64::try_from(revision).unwrap_or(i64::MAX)])?;
+        let mut rows = statement.query(params![
+            i64::try_from(revision).unwrap_or(i64::MAX),
+            request.store,
+            request.namespace,
+            request.name,
+            LOG_PAGE
+        ])?;
         while let Some(row) = rows.next()? {
             changes.push(Arc::new(Changed {
                 revision: row.get::<_, i64>(0)?.unsigned_abs(),
@@ -223,7 +251,16 @@ pub(super) fn since(connection: &mut Connection, revision: u64) -> rusqlite::Res
         }
     }
     transaction.commit()?;
-    Ok(Since::Changes(changes, now))
+    let more = i64::try_from(changes.len()).is_ok_and(|read| read >= LOG_PAGE);
+    let revision = match changes.last() {
+        Some(last) if more => last.revision,
+        _ => now,
+    };
+    Ok(Since::Changes {
+        changes,
+        revision,
+        more,
+    })
 }
 
 pub(super) fn requests_of_token(

@@ -7,6 +7,8 @@ mod bad_input;
 #[cfg(test)]
 mod durability;
 #[cfg(test)]
+mod exhaustion;
+#[cfg(test)]
 mod in_process;
 #[cfg(test)]
 mod kinds;
