@@ -1,4 +1,6 @@
-//! What the programs cost before they do anything: processor time of `touchstone --help`, and the size of both on disk.
+//! What the programs themselves cost, as they are released and on real parts. See `docs/benchmarks.md`.
+//!
+//! `cargo bench --bench programs -- [start] [issuing] [login]`; all of them without a name.
 
 #![expect(
     clippy::expect_used,
@@ -6,25 +8,33 @@
     reason = "a benchmark that is broken ends, and one that is not prints"
 )]
 
+#[path = "programs/api.rs"]
+mod api;
+#[path = "programs/issuing.rs"]
+mod issuing;
+#[path = "programs/login.rs"]
+mod login;
+#[path = "programs/start.rs"]
+mod start;
 mod support;
 
-use std::{fs, process::Command};
-use support::{figure, ms, processor_time};
-use touchstone_tests::child::program;
-
 fn main() {
-    let help = processor_time(|| {
-        let mut command = Command::new(program("touchstone"));
-        command.arg("--help").env_clear();
-        command
-    });
-    figure("touchstone --help: processor time", &ms(help), "20 ms");
-    for name in ["touchstone", "touchstone-signer"] {
-        let bytes = fs::metadata(program(name)).expect("the program").len();
-        figure(
-            &format!("{name}: size"),
-            &format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)),
-            "",
-        );
+    if login::is_card_process() {
+        return login::run();
+    }
+    let all: [(&str, fn()); 3] = [
+        ("start", start::run),
+        ("issuing", issuing::run),
+        ("login", login::run),
+    ];
+    // Cargo says `--bench`, which tells nothing here.
+    let named: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with("--"))
+        .collect();
+    for (name, run) in all {
+        if named.is_empty() || named.iter().any(|one| one == name) {
+            run();
+        }
     }
 }

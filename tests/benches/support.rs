@@ -1,8 +1,6 @@
-//! What the benchmarks share: the figures they report, and a client of the API without a credential.
+//! What the benchmarks share: durations, and the figures they report.
 
 #![expect(dead_code, reason = "each benchmark uses the part of it that it needs")]
-
-pub(crate) mod api;
 
 use std::{
     fs::{self, OpenOptions},
@@ -119,15 +117,25 @@ pub(crate) fn processor_time(command: impl Fn() -> Command) -> Duration {
     (children_time() - before) / RUNS
 }
 
-/// User and system time of all children that have ended: fields 16 and 17 of /proc/self/stat (proc(5)). The kernel counts
-/// nanoseconds and shows hundredths of a second, so only many runs together tell.
+/// User and system time of all children that have ended.
 fn children_time() -> Duration {
-    let stat = fs::read_to_string("/proc/self/stat").expect("read /proc/self/stat");
-    // The name, in parentheses, may hold anything.
+    stat_time("self", 16)
+}
+
+/// User and system time of a process so far.
+pub(crate) fn process_time(process: u32) -> Duration {
+    stat_time(&process.to_string(), 14)
+}
+
+/// Two fields of /proc/PID/stat (proc(5)), counted from one. The kernel counts nanoseconds and shows hundredths of a
+/// second, so only much work together tells.
+fn stat_time(process: &str, first: usize) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("the process runs");
+    // The second field, a name in parentheses, may hold anything.
     let (_, fields) = stat.rsplit_once(") ").expect("a name");
     let ticks: u64 = fields
         .split(' ')
-        .skip(13)
+        .skip(first - 3)
         .take(2)
         .map(|field| field.parse::<u64>().expect("a number"))
         .sum();

@@ -3,21 +3,14 @@
 //! All in one run, in turn: the program itself; its card operations by the same library over the same pcscd; its round
 //! trips to the same server. The card is a virtual YubiKey that touches itself, so no time is a person's.
 
-#![expect(
-    clippy::expect_used,
-    clippy::print_stdout,
-    reason = "a benchmark that is broken ends, and one that is not prints"
-)]
-
-mod support;
-
+use super::api::Api;
+use crate::support::{Durations, figure, ms, processor_time, ratio};
 use std::{
     collections::BTreeMap,
     env, fs,
     process::Command,
     time::{Duration, Instant},
 };
-use support::{Durations, api::Api, figure, ms, processor_time, ratio};
 use touchstone_tests::{
     card_key::CardKey,
     cluster::{Cluster, Setup},
@@ -38,8 +31,13 @@ const OTHER: (&str, u32) = ("bob@example.com", 87_654_321);
 /// Tells this program that it is the process that uses the card: libpcsclite reads its environment once.
 const CARD_PROCESS: &str = "TOUCHSTONE_BENCH_CARD";
 
-fn main() {
-    if env::var_os(CARD_PROCESS).is_some() {
+/// Whether this is the process that [`run`] starts to use the card.
+pub(crate) fn is_card_process() -> bool {
+    env::var_os(CARD_PROCESS).is_some()
+}
+
+pub(crate) fn run() {
+    if is_card_process() {
         let parts: BTreeMap<&str, u64> = card()
             .into_iter()
             .map(|(part, took)| (part, u64::try_from(took.as_nanos()).expect("a short time")))

@@ -4,14 +4,8 @@
 //!
 //! The server is the program itself, the way is loopback TLS, the disk is that of the temporary folder.
 
-#![expect(
-    clippy::expect_used,
-    clippy::print_stdout,
-    reason = "a benchmark that is broken ends, and one that is not prints"
-)]
-
-mod support;
-
+use super::api::Api;
+use crate::support::{Durations, figure, ms, process_time, ratio, resident_mib};
 use std::{
     fs::{self, File},
     io::Write as _,
@@ -19,7 +13,6 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
-use support::{Durations, api::Api, figure, ms, resident_mib};
 use touchstone_tests::{
     card_key::CardKey,
     cluster::{Cluster, Files, Setup},
@@ -31,14 +24,14 @@ const SERIAL: u32 = 12_345_678;
 /// The whole run ends after this long, whatever the disk does.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
 const BLOCKS: usize = 10;
-const BLOCK: usize = 1_000;
+const BLOCK_SIZE: u32 = 1_000;
 /// In flight while the blocks are worked off.
 const BLOCK_IN_FLIGHT: usize = 10;
 /// Commits and log records that have to be on disk, one after the other, until a certificate is delivered: request,
 /// grant, audit record, approval, certificate.
 const SYNCS: u32 = 5;
 
-fn main() {
+pub(crate) fn run() {
     let key = CardKey::generate(SERIAL);
     let dir = tempfile::tempdir().expect("a temporary folder");
     let root = dir.path().join("attestation-root.pem");
@@ -91,7 +84,7 @@ fn main() {
             if in_flight == 1 {
                 figure(
                     &format!("issuing: 1 in flight, p50 beside {SYNCS} fdatasync"),
-                    &support::ratio(p50, one_sync * SYNCS),
+                    &ratio(p50, one_sync * SYNCS),
                     "",
                 );
             }
@@ -99,32 +92,49 @@ fn main() {
                 println!("  429 answers on the way: {}", done.turned_away);
             }
         }
-        let mut medians = Vec::new();
+        let mut blocks = Vec::new();
         for block in 1..=BLOCKS {
-            let done = burst(files, &key, BLOCK, BLOCK_IN_FLIGHT).await;
-            medians.push(done.durations.median());
+            let before = process_time(signer);
+            let done = burst(files, &key, BLOCK_SIZE as usize, BLOCK_IN_FLIGHT).await;
+            let each = (process_time(signer) - before) / BLOCK_SIZE;
+            let p50 = done.durations.median();
             println!(
-                "block {block} of {BLOCK}, {BLOCK_IN_FLIGHT} in flight: p50 {}, p99 {}, {:.1} MiB",
-                ms(done.durations.median()),
+                "block {block} of {BLOCK_SIZE}, {BLOCK_IN_FLIGHT} in flight: p50 {}, p99 {}, {} of processor each, {:.1} MiB",
+                ms(p50),
                 ms(done.durations.percentile(99)),
+                ms(each),
                 resident_mib(signer)
             );
+            blocks.push((p50, each));
         }
-        medians
+        blocks
     };
-    let medians = runtime
+    let blocks = runtime
         .block_on(async { tokio::time::timeout(LIMIT, run).await })
         .expect("the run ends in time");
-    let half = |blocks: &[Duration]| {
+    let (first, last) = blocks.split_at(BLOCKS / 2);
+    let median = |blocks: &[(Duration, Duration)], which: fn(&(Duration, Duration)) -> Duration| {
         let mut durations = Durations::default();
-        durations.extend(blocks.iter().copied());
+        durations.extend(blocks.iter().map(which));
         durations.median()
     };
-    let (first, last) = medians.split_at(BLOCKS / 2);
+    for (what, which) in [
+        (
+            "p50",
+            (|block| block.0) as fn(&(Duration, Duration)) -> Duration,
+        ),
+        ("the server's processor time", |block| block.1),
+    ] {
+        figure(
+            &format!("issuing: 10,000 requests, {what}, second half beside the first"),
+            &ratio(median(last, which), median(first, which)),
+            "1.0 ×: no growth",
+        );
+    }
     figure(
-        "issuing: 10,000 requests, p50 of blocks 6–10 beside 1–5",
-        &support::ratio(half(last), half(first)),
-        "1.0 ×: no growth",
+        "issuing: the server's processor time a request",
+        &ms(median(last, |block| block.1)),
+        "",
     );
     figure(
         "issuing: memory of the standalone after the run",
