@@ -1,4 +1,6 @@
 //! Files that are whole or not there: written beside, synced, renamed. Mode 0600, folders 0700.
+//!
+//! The rename itself is not waited for: after a power cut the old file may be back, as whole as the new one.
 
 use crate::interrupt;
 use std::{
@@ -37,7 +39,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
-    fs::File::open(directory)?.sync_all()
+    Ok(())
 }
 
 /// Removes a file. Whether it was there.

@@ -8,6 +8,7 @@ use crate::{
 };
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use serde::Serialize;
+use std::{env, fs};
 
 /// A certificate, as `--output json` has it.
 #[derive(Serialize)]
@@ -114,9 +115,17 @@ fn text(shown: &Shown<'_>, now: Timestamp) -> String {
 
 /// As people read it.
 pub(super) fn in_local_time(time: Timestamp) -> String {
-    time.to_zoned(TimeZone::system())
-        .strftime("%F %T %Z")
-        .to_string()
+    time.to_zoned(local_zone()).strftime("%F %T %Z").to_string()
+}
+
+/// By the system's own file where it has one: looking a zone up by its name walks the whole zone database first.
+fn local_zone() -> TimeZone {
+    let file = match env::var_os("TZ") {
+        Some(_) => None,
+        None => fs::read("/etc/localtime").ok(),
+    };
+    file.and_then(|rules| TimeZone::tzif("Local", &rules).ok())
+        .unwrap_or_else(TimeZone::system)
 }
 
 /// `29m 59s`.
