@@ -7,6 +7,7 @@
 mod at;
 mod cases;
 mod check;
+mod diff;
 mod evaluate;
 mod explain;
 mod hours;
@@ -23,6 +24,9 @@ mod wire;
 
 pub use at::Position;
 pub use cases::{CaseResult, Cases, Mismatch, Word};
+pub use diff::{
+    Access, AccessChange, DenialChange, Diff, FieldChange, ListChange, Terms, UserChange,
+};
 pub use evaluate::{Evaluation, Facts, KeyFacts, Outcome, Verdict};
 pub use explain::Violation;
 pub use lint::{Lint, Severity, lint};

@@ -109,6 +109,12 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// Two policies differ, and `--exit-code` asks to be told. The differences have been printed.
+    #[error("find no difference: there {}", if *count == 1 { "is 1".to_owned() } else { format!("are {count}") })]
+    PolicyDiffers {
+        /// How many differences.
+        count: usize,
+    },
     /// Lint found errors. They have been printed.
     #[error("accept the policy {}: {errors} to correct", path.display())]
     PolicyLint {
@@ -161,6 +167,7 @@ impl Error {
             | Self::Listen { .. }
             | Self::Output(_)
             | Self::PolicyCases { .. }
+            | Self::PolicyDiffers { .. }
             | Self::PolicyLint { .. }
             | Self::RequestRead { .. }
             | Self::Review(_)
@@ -201,7 +208,11 @@ impl Error {
             Self::Task(_) => "please report it with the signer's log, then start again: nothing was lost".into(),
             Self::RequestRead { .. } => "name a readable file with the request in PEM with --request".into(),
             Self::Review(_) => "name another time with --at".into(),
-            Self::ApiServe(_) | Self::Output(_) | Self::PolicyLint { .. } | Self::Runtime(_) => return None,
+            Self::ApiServe(_)
+            | Self::Output(_)
+            | Self::PolicyDiffers { .. }
+            | Self::PolicyLint { .. }
+            | Self::Runtime(_) => return None,
         })
     }
 

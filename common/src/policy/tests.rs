@@ -1,6 +1,7 @@
 //! Policies and requests that the tests judge.
 
 mod cases;
+mod diffing;
 mod evaluating;
 mod explaining;
 mod linting;

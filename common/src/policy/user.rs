@@ -3,7 +3,7 @@
 use crate::name::UserName;
 
 /// A team, by its place in the policy's table of team names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct TeamId(pub(crate) usize);
 
 /// An engineer of the policy.

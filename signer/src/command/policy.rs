@@ -1,5 +1,6 @@
 //! `policy`: for the pull request that changes it.
 
+mod diff;
 mod explain;
 mod lint;
 mod test;
@@ -18,6 +19,8 @@ pub enum Policy {
     ///
     /// Ends with 0 when all are as expected, with 1 when one is not, with 3 when a file cannot be used.
     Test(test::Test),
+    /// Show who gains and who loses which groups by a change of the policy
+    Diff(diff::Diff),
     /// Show what a policy says of a request, rule by rule
     Explain(explain::Explain),
     /// Print the JSON Schema of policies, for editors
@@ -29,6 +32,7 @@ impl Policy {
         match self {
             Self::Lint(lint) => lint.run(),
             Self::Test(test) => test.run(),
+            Self::Diff(diff) => diff.run(),
             Self::Explain(explain) => explain.run(),
             Self::Schema => super::print(&schema()),
         }
