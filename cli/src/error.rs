@@ -273,7 +273,7 @@ impl Error {
             Self::Config(error) => error.remedy(),
             Self::Credential(error) => error.remedy(),
             Self::FactorySecrets { serial, .. } => Some(format!(
-                "touchstone key setup --serial {serial}\n     in a script: touchstone key setup --serial {serial} --new-pin-file FILE --new-puk-file FILE"
+                "touchstone key setup --serial {serial}\nin a script: touchstone key setup --serial {serial} --new-pin-file FILE --new-puk-file FILE"
             )),
             Self::Pin(PinError::Terminal(TerminalError::Missing { instead }))
             | Self::Terminal(TerminalError::Missing { instead }) => Some(format!("use {instead}")),

@@ -131,7 +131,11 @@ pub async fn create(
         .await?;
     let missing = |what| SubmitError::Other { what };
     Ok(Submitted {
-        name: created.metadata.name.ok_or_else(|| missing("a name"))?,
+        name: created
+            .metadata
+            .name
+            .filter(|name| is_object_name(name))
+            .ok_or_else(|| missing("a name that a request can have"))?,
         uid: created.metadata.uid.ok_or_else(|| missing("a UID"))?,
         version: created.metadata.resource_version.unwrap_or_default(),
     })
@@ -151,6 +155,18 @@ fn generate_name(user: &UserName) -> String {
         name.push('-');
     }
     name
+}
+
+/// Whether the server's name for a request is one (RFC 1123 subdomain): it is shown, and becomes part of a URL.
+fn is_object_name(name: &str) -> bool {
+    let alphanumeric = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    name.len() <= 253
+        && name.as_bytes().first().is_some_and(alphanumeric)
+        && name.as_bytes().last().is_some_and(alphanumeric)
+        && name
+            .as_bytes()
+            .iter()
+            .all(|byte| alphanumeric(byte) || matches!(byte, b'-' | b'.'))
 }
 
 /// What a request's status says.
@@ -410,6 +426,25 @@ mod tests {
             "status": status,
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn a_server_cannot_name_a_request_as_it_likes() {
+        for name in [
+            "",
+            "..",
+            "a/../b",
+            "a\u{1b}[2J",
+            "-a",
+            "a b",
+            "A",
+            "é",
+            "a,metadata.name!=b",
+        ] {
+            assert!(!is_object_name(name), "{name:?}");
+        }
+        assert!(!is_object_name(&"a".repeat(254)));
+        assert!(is_object_name("touchstone-alice-example.com-x7k2p"));
     }
 
     #[test]

@@ -202,6 +202,12 @@ fn refused(character: char, first: bool) -> Option<&'static str> {
     }
 }
 
+/// Whether a character shows, and as nothing but itself: what names are made of, and what may go to a terminal.
+#[must_use]
+pub fn is_plain(character: char) -> bool {
+    refused(character, false).is_none()
+}
+
 /// UAX #9, the explicit directional formatting characters.
 fn is_bidi(character: char) -> bool {
     matches!(

@@ -10,7 +10,7 @@ use crate::{
     config::Config,
     credential::{CredentialError, Store},
     error::Error,
-    output::{Output, pairs, printable},
+    output::{Output, pairs},
     tls,
 };
 use jiff::Timestamp;
@@ -85,8 +85,8 @@ pub(super) fn run(args: &Whoami, output: Output) -> Result<(), Error> {
     output.data(&who, |who| {
         pairs(&[
             ("cluster", format!("{} ({})", who.cluster, who.server)),
-            ("user", printable(&who.user)),
-            ("groups", printable(&who.groups.join(", "))),
+            ("user", who.user.clone()),
+            ("groups", who.groups.join(", ")),
         ])
     })
 }
