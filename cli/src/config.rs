@@ -97,7 +97,14 @@ impl ConfigError {
             Self::Unknown { name, .. } => Some(format!(
                 "touchstone config set-cluster {name} --server https://HOST:PORT --ca FILE --trust-bundle FILE"
             )),
-            Self::Io { .. } | Self::Name { .. } | Self::NoHome(_) => None,
+            Self::Io { .. } => Some(format!(
+                "name a file that can be read and written with {CONFIG_VARIABLE}"
+            )),
+            Self::Name { .. } => Some(
+                "choose a name of ASCII letters and digits, with -, _ and . inside: the one that the policy has"
+                    .to_owned(),
+            ),
+            Self::NoHome(variable) => Some(format!("set HOME, or {variable} to an absolute path")),
         }
     }
 }
@@ -196,8 +203,17 @@ impl Config {
     /// Adds or replaces a cluster and writes the file.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When another differs from it in nothing but case, or the file cannot be written.
     pub fn set(&mut self, name: &str, cluster: WireCluster) -> Result<(), ConfigError> {
+        // The name is also a folder's, and some file systems take `Prod` and `prod` for one.
+        let mut others = self.wire.clusters.keys().filter(|other| *other != name);
+        if let Some(twin) = others.find(|other| other.eq_ignore_ascii_case(name)) {
+            return Err(ConfigError::Field {
+                cluster: name.to_owned(),
+                field: "name",
+                why: format!("differs from cluster {twin:?} in nothing but case"),
+            });
+        }
         self.wire.clusters.insert(name.to_owned(), cluster);
         self.save()
     }
@@ -317,6 +333,17 @@ mod tests {
             load("clusters: { prod: { trustBundle: /x }, dev: { trustBundle: /x } }").unwrap();
         let error = config.wire("stage").unwrap_err().to_string();
         assert!(error.ends_with("only dev, prod"), "{error}");
+    }
+
+    #[test]
+    fn two_clusters_whose_names_differ_in_case_alone_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut config = Config::load_from(directory.path().join("config.yaml")).unwrap();
+        config.set("prod", WireCluster::default()).unwrap();
+        config.set("prod", WireCluster::default()).unwrap();
+        let error = config.set("Prod", WireCluster::default()).unwrap_err();
+        assert!(error.to_string().contains("case"), "{error}");
+        assert_eq!(config.clusters().count(), 1);
     }
 
     #[test]

@@ -66,7 +66,15 @@ impl CredentialError {
         match self {
             Self::Ended { cluster, .. } => Some(login(cluster)),
             Self::None { cluster, .. } => Some(login(cluster.as_deref().unwrap_or("NAME"))),
-            Self::Malformed { .. } => Some("log in again".to_owned()),
+            Self::Malformed { path, .. } => Some(format!(
+                "log in again, or remove {}",
+                path.parent().unwrap_or(path).display()
+            )),
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some(format!(
+                    "see to it that the folder is yours alone, or name another with {STATE_VARIABLE}"
+                ))
+            }
             Self::Io { .. } => Some(format!(
                 "check that the folder can be used and has room, or name another with {STATE_VARIABLE}"
             )),
@@ -223,6 +231,12 @@ impl Store {
         let Some(credential) = self.read::<Credential>(cluster, "credential.json")? else {
             return Ok(None);
         };
+        if credential.cluster != cluster {
+            return Err(CredentialError::Malformed {
+                path: self.path(cluster, "credential.json"),
+                why: format!("it is for cluster {:?}", credential.cluster),
+            });
+        }
         let path = self.certificate_path(cluster);
         let chain_pem = fs::read_to_string(&path).map_err(|source| CredentialError::Io {
             verb: "read",
@@ -308,10 +322,13 @@ impl Store {
     /// Checks that something can be kept, before anyone is asked for a PIN.
     ///
     /// # Errors
-    /// When the folder cannot be made or written to.
+    /// When the folder cannot be made or written to, or others may write to it.
     pub fn prepare(&self, cluster: &str) -> Result<(), CredentialError> {
         let path = self.root.join(cluster);
         file::make_private_directory(&path)
+            // The folder of all may be a link of the user's own.
+            .and_then(|()| file::refuse_shared(&self.root.canonicalize()?))
+            .and_then(|()| file::refuse_shared(&path))
             .and_then(|()| has_room(&path))
             .map_err(|source| CredentialError::Io {
                 verb: "write to",
@@ -448,6 +465,54 @@ mod tests {
     #[test]
     fn a_read_token_is_never_printed() {
         assert_eq!(format!("{:?}", ReadToken::new(&[7; 32])), "[redacted]");
+    }
+
+    #[test]
+    fn a_certificate_in_another_clusters_folder_is_refused() {
+        let (_directory, store) = store();
+        for name in ["prod", "../prod"] {
+            // What a logout would forget by the name in it.
+            store.keep(&credential("prod")).unwrap();
+            let path = store.path("dev", "credential.json");
+            let json = serde_json::to_vec(&credential(name)).unwrap();
+            file::replace(&path, &json).unwrap();
+            fs::copy(
+                store.certificate_path("prod"),
+                store.certificate_path("dev"),
+            )
+            .unwrap();
+            let error = store.credential("dev").unwrap_err();
+            assert!(error.to_string().contains("for cluster"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_others_may_write_to_is_refused_before_a_login() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let (_directory, store) = store();
+        store.prepare("prod").unwrap();
+        for path in [store.root.join("prod"), store.root.clone()] {
+            for mode in [0o770, 0o707, 0o777] {
+                fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+                let error = store.prepare("prod").unwrap_err();
+                assert!(error.to_string().contains("others may write"), "{error}");
+                assert!(error.remedy().unwrap().contains("yours alone"));
+            }
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            store.prepare("prod").unwrap();
+        }
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_clusters_folder_is_refused_before_a_login() {
+        let (directory, store) = store();
+        store.prepare("prod").unwrap();
+        std::os::unix::fs::symlink(directory.path(), store.root.join("dev")).unwrap();
+        let error = store.prepare("dev").unwrap_err();
+        assert!(
+            error.to_string().contains("not a folder of its own"),
+            "{error}"
+        );
     }
 
     #[test]

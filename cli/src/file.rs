@@ -6,7 +6,7 @@ use crate::interrupt;
 use std::{
     fs, io,
     io::Write as _,
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
     path::Path,
 };
 
@@ -21,11 +21,38 @@ pub fn make_private_directory(path: &Path) -> io::Result<()> {
         .create(path)
 }
 
-/// Replaces (or makes) a file in one step.
+/// Refuses a folder that someone else could change behind our back: a link, another user's, or one that others may write
+/// to. Where the sticky bit keeps what is in it to its owners, as in `/tmp`, others may.
+///
+/// # Errors
+/// When it is such a folder, or none.
+pub fn refuse_shared(path: &Path) -> io::Result<()> {
+    let folder = fs::symlink_metadata(path)?;
+    let refused = |why: &str| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    if !folder.is_dir() {
+        return refused("it is not a folder of its own");
+    }
+    if ![0, rustix::process::geteuid().as_raw()].contains(&folder.uid()) {
+        return refused("it belongs to another user");
+    }
+    let mode = folder.permissions().mode();
+    if mode & 0o022 != 0 && mode & 0o1000 == 0 {
+        return refused("others may write to it");
+    }
+    Ok(())
+}
+
+/// Replaces (or makes) a file in one step. Only a file: not a device, nor what a shell calls `/dev/stdout`.
 ///
 /// # Errors
 /// When it cannot be written; the old one then stands as it was.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "something that is not a file is there",
+        ));
+    }
     let directory = path
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty())
@@ -69,6 +96,26 @@ mod tests {
         assert_eq!(mode(&path), 0o600);
         assert_eq!(mode(path.parent().unwrap()), 0o700);
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_device_is_never_replaced_by_a_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("null");
+        std::os::unix::fs::symlink("/dev/null", &path).unwrap();
+        assert!(replace(&path, b"new").is_err());
+        assert!(fs::symlink_metadata(&path).unwrap().is_symlink());
+    }
+
+    #[test]
+    fn a_link_is_replaced_and_what_it_led_to_is_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let [target, path] = ["target", "link"].map(|name| directory.path().join(name));
+        fs::write(&target, b"theirs").unwrap();
+        std::os::unix::fs::symlink(&target, &path).unwrap();
+        replace(&path, b"ours").unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"theirs");
+        assert_eq!(fs::read(&path).unwrap(), b"ours");
     }
 
     #[test]

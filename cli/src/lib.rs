@@ -25,9 +25,20 @@ use clap::Parser as _;
 use error::Exit;
 use std::{ffi::OsString, process::ExitCode};
 
+/// A PIN must not end in a core file. Where the limit cannot be lowered, one is no worse off than before.
+fn keep_no_core() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    let _ = setrlimit(Resource::Core, none);
+}
+
 /// Runs the command line and says how it ended.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     logging::install();
+    keep_no_core();
     let exit = match args::Cli::try_parse_from(arguments) {
         Ok(cli) => match command::run(cli) {
             Ok(()) => Exit::Ok,
@@ -47,4 +58,16 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     exit.code().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{Resource, getrlimit};
+
+    #[test]
+    fn no_core_file_is_written() {
+        super::keep_no_core();
+        let limit = getrlimit(Resource::Core);
+        assert_eq!((limit.current, limit.maximum), (Some(0), Some(0)));
+    }
 }

@@ -17,6 +17,7 @@ use serde::Serialize;
 use std::path::PathBuf;
 use touchstone_common::{
     attestation::{self, AttestationError, Attested, Slot},
+    certificate,
     evidence::Evidence,
     key::PublicKey,
     name::UserName,
@@ -64,7 +65,7 @@ pub(super) fn attest(args: &KeyAttest, output: Output) -> Result<(), Error> {
     let attested = verify(&evidence, &key, &args.roots.attestation_root)??;
     let chain: String = std::iter::once(&evidence.slot_certificate)
         .chain(&evidence.intermediates)
-        .map(|der| pem::encode(&pem::Pem::new("CERTIFICATE", der.clone())))
+        .map(|der| certificate::to_pem(der))
         .collect();
     if let Some(path) = &args.out {
         file::replace(path, chain.as_bytes()).map_err(|source| Error::File {

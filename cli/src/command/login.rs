@@ -26,7 +26,7 @@ use touchstone_common::{
     claims::{Claims, Reason},
     csr::{self, Draft},
     key::PublicKey,
-    name::{GroupName, UserName},
+    name::{GroupName, MAX_GROUPS, UserName},
     ttl::Ttl,
 };
 
@@ -52,7 +52,7 @@ struct LoggedIn<'a> {
     groups: &'a [String],
     not_before: Timestamp,
     not_after: Timestamp,
-    serial: &'a str,
+    serial_number: &'a str,
     fingerprint: &'a str,
     yubikey: u32,
     slot: &'a str,
@@ -106,6 +106,12 @@ impl Session<'_> {
         let args = self.args;
         let user = user(args, &self.cluster, &self.store)?;
         let groups = groups(&args.group)?;
+        if groups.len() > MAX_GROUPS {
+            return Err(Error::Usage(format!(
+                "{} groups are too many for one certificate: ask for {MAX_GROUPS} at most",
+                groups.len()
+            )));
+        }
         let reason = Reason::parse(&args.reason)?;
 
         // The server is asked while the card is: who waits for a PIN waits for nothing else.
@@ -321,7 +327,7 @@ impl Session<'_> {
             groups: &credential.groups,
             not_before: credential.not_before,
             not_after: credential.not_after,
-            serial: &credential.serial,
+            serial_number: &credential.serial,
             fingerprint: &credential.fingerprint,
             yubikey: credential.yubikey,
             slot: &credential.slot,
@@ -409,12 +415,14 @@ fn user(args: &Login, cluster: &Cluster, store: &Store) -> Result<UserName, Erro
     if let Some(user) = cluster.user() {
         return Ok(user.clone());
     }
+    // A damaged one says nothing, and this login replaces it.
     store
-        .credential(&args.cluster)?
+        .credential(&args.cluster)
+        .unwrap_or_default()
         .and_then(|credential| UserName::parse(&credential.user).ok())
         .ok_or_else(|| {
             Error::Usage(format!(
-                "who are you in {0}? Give --user, or put it into the configuration: touchstone config set-cluster {0} --user …",
+                "who are you in {}? Add --user NAME here, or user: NAME to the cluster's entry in the configuration",
                 args.cluster
             ))
         })
