@@ -170,7 +170,8 @@ pub fn printable(text: &str) -> String {
 }
 
 /// As [`printable`], on one line: a value cannot pass for the next one.
-fn one_line(text: &str) -> String {
+#[must_use]
+pub fn one_line(text: &str) -> String {
     printable(text).replace('\n', "?")
 }
 

@@ -47,6 +47,11 @@ pub enum PinError {
     /// No terminal to ask on.
     #[error(transparent)]
     Terminal(#[from] TerminalError),
+    /// Bytes that no keyboard types, such as those of a binary file.
+    #[error(
+        "a {0} has no control characters, and not the byte FF, with which the card fills up shorter ones"
+    )]
+    Unprintable(&'static str),
 }
 
 macro_rules! secret {
@@ -161,14 +166,20 @@ fn checked(text: &[u8], what: &'static str) -> Result<Zeroizing<Vec<u8>>, PinErr
         return Err(PinError::OtpTouch);
     }
     // https://docs.yubico.com/yesdk/users-manual/application-piv/pin-puk-mgmt-key.html: 6 to 8 bytes.
-    if (6..=8).contains(&text.len()) {
-        Ok(Zeroizing::new(text.to_vec()))
-    } else {
-        Err(PinError::Length {
+    if !(6..=8).contains(&text.len()) {
+        return Err(PinError::Length {
             what,
             length: text.len(),
-        })
+        });
     }
+    // To the card, 123456 and an FF after it are 123456.
+    if text
+        .iter()
+        .any(|&byte| byte.is_ascii_control() || byte == 0xff)
+    {
+        return Err(PinError::Unprintable(what));
+    }
+    Ok(Zeroizing::new(text.to_vec()))
 }
 
 /// A touch without a waiting command types a one-time password: 44 characters of Yubico's modhex alphabet.
@@ -239,7 +250,11 @@ impl PinSource {
                 };
                 loop {
                     match Pin::parse(&terminal.secret(&prompt)?) {
-                        Err(error @ (PinError::OtpTouch | PinError::Length { .. })) => {
+                        Err(
+                            error @ (PinError::OtpTouch
+                            | PinError::Length { .. }
+                            | PinError::Unprintable(_)),
+                        ) => {
                             terminal.complain(&error)?;
                         }
                         other => return other,
@@ -315,6 +330,28 @@ mod tests {
             Puk::parse_new(b"12345678"),
             Err(PinError::Factory(_))
         ));
+    }
+
+    #[test]
+    fn the_factory_pin_does_not_pass_in_the_disguise_of_the_cards_padding() {
+        for text in [&b"123456\xff"[..], b"123456\xff\xff"] {
+            assert!(matches!(
+                Pin::parse_new(text),
+                Err(PinError::Unprintable("PIN"))
+            ));
+        }
+        assert!(Puk::parse_new(b"314159\xff\xff").is_err());
+    }
+
+    #[test]
+    fn a_binary_file_costs_no_try() {
+        for text in [&b"1234\x0056"[..], b"\x1b[31mab", b"271828\x7f"] {
+            assert!(matches!(
+                Pin::parse(text),
+                Err(PinError::Unprintable("PIN"))
+            ));
+        }
+        assert!(Pin::parse("pâté3".as_bytes()).is_ok());
     }
 
     #[test]

@@ -112,7 +112,7 @@ impl CaError {
             | Self::Mismatch { .. }
             | Self::Missing { .. }
             | Self::NotChained { .. } => {
-                "restore the CA's folder from a backup: Touchstone makes it whole and never changes a part of it".into()
+                "restore the CA's folder from a backup: Touchstone makes it whole (touchstone-signer ca init) and never changes a part of it".into()
             }
             Self::KeyGeneration(_) | Self::Make(_) | Self::Random | Self::Sign(_) => {
                 "check that this machine's clock is right, then start again".into()

@@ -217,7 +217,7 @@ impl Place {
         let told = super::print(&format!(
             "Touchstone's signer is ready at {url}\n\n\
              Engineers, once:\n  \
-             touchstone config set-cluster {cluster} --server {url} --ca {server_ca} --trust-bundle {bundle}\n\
+             touchstone config set-cluster {cluster} --server {url} --ca {server_ca} --trust-bundle {bundle} --user NAME\n\
              then:\n  \
              touchstone login --cluster {cluster} --group GROUP --reason TEXT\n\n\
              Administrators:\n  \

@@ -7,7 +7,7 @@ use crate::{
         yubikey,
     },
     error::Error,
-    output::{Output, printable, table},
+    output::{Output, one_line, table},
 };
 use jiff::{Timestamp, tz::TimeZone};
 use serde::Serialize;
@@ -130,8 +130,8 @@ fn listed_certificate(der: &[u8]) -> ListedCertificate {
             let tbs = certificate.tbs_certificate();
             let end = tbs.validity().not_after.to_unix_duration().as_secs();
             ListedCertificate {
-                subject: printable(&tbs.subject().to_string()),
-                issuer: printable(&tbs.issuer().to_string()),
+                subject: one_line(&tbs.subject().to_string()),
+                issuer: one_line(&tbs.issuer().to_string()),
                 not_after: i64::try_from(end)
                     .ok()
                     .and_then(|end| Timestamp::from_second(end).ok()),
