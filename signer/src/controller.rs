@@ -21,7 +21,7 @@ mod subject;
 mod verdict;
 
 use crate::{
-    audit::{AuditError, AuditLog},
+    audit::{AuditError, AuditLog, Event},
     ca::Authority,
     clock::Clock,
     grant::Grant,
@@ -95,6 +95,8 @@ struct Memory {
     settled: LruCache<String, ()>,
     /// Grants in phase Intent, by the UID of their request.
     open: HashMap<String, OpenIntent>,
+    /// What was last recorded, by UID, of requests that are not at their end.
+    recorded: LruCache<String, Event>,
 }
 
 /// A Grant in phase Intent.
@@ -158,6 +160,7 @@ impl Context {
             memory: Mutex::new(Memory {
                 settled: LruCache::new(SETTLED),
                 open: HashMap::new(),
+                recorded: LruCache::new(SETTLED),
             }),
             signer_name: parts.signer_name,
             snapshot: parts.snapshot,
@@ -176,6 +179,7 @@ impl Context {
     fn settle(&self, uid: &str) {
         let mut memory = self.memory();
         memory.open.remove(uid);
+        memory.recorded.pop(uid);
         memory.settled.put(uid.to_owned(), ());
     }
 

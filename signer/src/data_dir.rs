@@ -3,7 +3,7 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
     io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -25,6 +25,14 @@ pub enum DataDirError {
         path: PathBuf,
         /// Who uses it, where the lock file says so.
         pid: Option<u32>,
+    },
+    /// It belongs to another user, who could swap the CA in it.
+    #[error("use the data directory {}: it belongs to the user with number {owner}", path.display())]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// Its owner's number.
+        owner: u32,
     },
     /// It cannot be made or entered.
     #[error("open the data directory {}", path.display())]
@@ -75,6 +83,10 @@ impl DataDir {
             .create(path)
             .map_err(at)?;
         let path = fs::canonicalize(path).map_err(at)?;
+        let owner = fs::metadata(&path).map_err(at)?.uid();
+        if owner != rustix::process::geteuid().as_raw() {
+            return Err(DataDirError::Foreign { path, owner });
+        }
         // Whoever may write here may swap the CA key: nobody else gets in.
         fs::set_permissions(&path, Permissions::from_mode(0o700)).map_err(at)?;
         let lock = lock(&path)?;
@@ -146,16 +158,18 @@ pub fn write_atomic(path: &Path, content: &[u8]) -> Result<(), DataDirError> {
     sync_parent(path).map_err(at)
 }
 
-/// Writes a file, 0600, and waits until it is on disk.
+/// Writes a new file, 0600, and waits until it is on disk. What stood there before is not written to: it may be a link
+/// that someone laid where the ready file goes, or be open elsewhere.
 pub(crate) fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
     let mut file = OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
         .open(path)?;
-    // An older file of the same name keeps its mode otherwise.
-    file.set_permissions(Permissions::from_mode(0o600))?;
     file.write_all(content)?;
     file.sync_all()
 }
@@ -188,6 +202,9 @@ impl DataDirError {
     #[must_use]
     pub fn remedy(&self) -> String {
         match self {
+            Self::Foreign { .. } => {
+                "run as the user who owns it, or name another directory with --data".into()
+            }
             Self::InUse { pid, .. } => match pid {
                 Some(pid) => format!(
                     "stop that process first (kill {pid}), or name another directory with --data"
@@ -250,6 +267,33 @@ mod tests {
             0o600
         );
         assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_link_where_a_file_is_about_to_be_written_is_not_followed() {
+        let temp = tempfile::tempdir().unwrap();
+        let (path, victim) = (temp.path().join("ready.json"), temp.path().join("victim"));
+        fs::write(&victim, "kept").unwrap();
+        std::os::unix::fs::symlink(&victim, temp.path().join("ready.json.new")).unwrap();
+        write_atomic(&path, b"new").unwrap();
+        assert_eq!(fs::read(&victim).unwrap(), b"kept");
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert!(fs::symlink_metadata(&path).unwrap().is_file());
+    }
+
+    #[test]
+    fn a_directory_of_someone_else_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = if rustix::process::geteuid().is_root() {
+            // Root could close it to all but its owner, who would then swap the CA.
+            std::os::unix::fs::chown(temp.path(), Some(65_534), None).unwrap();
+            temp.path()
+        } else {
+            Path::new("/")
+        };
+        let error = DataDir::open(path).unwrap_err();
+        assert!(matches!(error, DataDirError::Foreign { .. }), "{error}");
+        assert!(error.remedy().contains("--data"), "{}", error.remedy());
     }
 
     #[test]

@@ -243,9 +243,10 @@ fn audit_exit(error: &AuditError) -> Exit {
 fn data_exit(error: &DataDirError) -> Exit {
     match error {
         DataDirError::InUse { .. } => Exit::InUse,
-        DataDirError::Open { .. } | DataDirError::Read { .. } | DataDirError::Write { .. } => {
-            Exit::Data
-        }
+        DataDirError::Foreign { .. }
+        | DataDirError::Open { .. }
+        | DataDirError::Read { .. }
+        | DataDirError::Write { .. } => Exit::Data,
     }
 }
 

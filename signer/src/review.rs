@@ -86,6 +86,8 @@ pub struct Admission {
     pub user: UserName,
     /// The YubiKey's serial number.
     pub key_serial: u32,
+    /// The request's own nonce.
+    pub nonce: [u8; 32],
     /// SHA-256 of the token with which the request is read back.
     pub read_token_sha256: [u8; 32],
 }
@@ -211,6 +213,7 @@ fn admit(
     Ok(Admission {
         user: request.user().clone(),
         key_serial: attested.serial,
+        nonce: claims.nonce,
         read_token_sha256,
     })
 }

@@ -119,6 +119,48 @@ async fn the_same_request_sent_again_is_denied_as_a_replay() {
 }
 
 #[tokio::test]
+async fn what_a_request_waits_for_is_recorded_once_whatever_its_annotations_say() {
+    const TOLD: &str = "touchstone.dev/waiting-for";
+    let alice = Engineer::new("alice@example.com");
+    let mut world = World::start(&alice).await;
+    world.stop().await;
+    world.write_policy(&world::policy(&alice).replace(
+        "decision: auto",
+        "decision: manual\n    approvals: [ { from: { teams: [payments] } } ]",
+    ));
+    world.restart().await;
+    let waits = |world: &World, name: &str| {
+        let is_it =
+            |event: &&Event| matches!(event, Event::Waiting { request, .. } if request.csr == name);
+        world.audit().iter().filter(is_it).count()
+    };
+    world
+        .create(&alice, "first", &alice.request(&[GROUP]).pem)
+        .await;
+    let message = world.annotation("first", TOLD).await;
+    // Someone who may patch requests, over and over.
+    for _ in 0..5 {
+        world.remove_annotation("first", TOLD).await;
+        assert_eq!(world.annotation("first", TOLD).await, message);
+    }
+    assert_eq!(waits(&world, "first"), 1);
+    // Someone who says beforehand that it has been said.
+    let before = [(TOLD.to_owned(), message)].into();
+    world
+        .create_annotated(
+            world::SIGNER_NAME,
+            &alice,
+            "second",
+            &alice.request(&[GROUP]).pem,
+            Some(before),
+        )
+        .await;
+    world
+        .until("the record of the second", || waits(&world, "second") == 1)
+        .await;
+}
+
+#[tokio::test]
 async fn of_copies_of_a_request_sent_at_once_only_one_gets_a_certificate() {
     let alice = Engineer::new("alice@example.com");
     let world = World::start(&alice).await;

@@ -198,6 +198,10 @@ fn a_second_process_on_the_same_data_is_refused_and_told_the_first_ones_number()
     let (code, message) = place.refused();
     assert_eq!(code, Some(4), "{message}");
     assert!(message.contains(&first.id().to_string()), "{message}");
+    assert!(
+        place.path("ready.json").exists(),
+        "the first is ready all the same"
+    );
 }
 
 #[test]

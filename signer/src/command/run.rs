@@ -40,15 +40,15 @@ impl Run {
         super::choose_crypto();
         let options = self.signer;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        if let Some(ready) = &options.ready_file {
-            // Of an earlier process: it says nothing of this one.
-            let _ = fs::remove_file(ready);
-        }
         let policy = PolicyFile::open(
             &options.policy,
             reload::attestation_roots(&options.attestation_root)?,
         )?;
         let data = DataDir::open(&options.data)?;
+        if let Some(ready) = &options.ready_file {
+            // Of an earlier process: it says nothing of this one. Not before the lock: one that still runs is ready.
+            let _ = fs::remove_file(ready);
+        }
         let authority = Arc::new(bootstrap::open(&data, clock.now())?);
         let audit = AuditLog::open(&data.file(FILE_NAME), clock.now())?;
         let (client, server) = connect(&self.kubeconfig, self.context).await?;
@@ -64,17 +64,21 @@ impl Run {
         };
         let ready_file = options.ready_file;
         let data_path = data.path().to_owned();
-        service
-            .run(client, shutdown, move || {
+        let result = service
+            .run(client, shutdown, || {
                 tracing::info!(server, "ready");
-                if let Some(path) = ready_file {
+                if let Some(path) = &ready_file {
                     let content = json!({ "server": server, "pid": std::process::id(), "data": data_path });
-                    if let Err(error) = data_dir::write_atomic(&path, format!("{content}\n").as_bytes()) {
+                    if let Err(error) = data_dir::write_atomic(path, format!("{content}\n").as_bytes()) {
                         tracing::error!(error = %crate::controller::chain(&error), "the ready file was not written");
                     }
                 }
             })
-            .await
+            .await;
+        if let Some(ready) = &ready_file {
+            let _ = fs::remove_file(ready);
+        }
+        result
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::SignerOptions;
 use crate::{
-    anonymous::ByKey,
+    anonymous::{ByKey, Taken},
     audit::{AuditLog, FILE_NAME},
     ca::{Authority, CaError, bootstrap, endpoint},
     clock::{ApiClock, Clock, SystemClock},
@@ -46,16 +46,16 @@ impl Standalone {
         let shutdown = super::shutdown_by_signal()?;
         let options = self.signer;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        if let Some(ready) = &options.ready_file {
-            // Of an earlier process: it says nothing of this one.
-            let _ = fs::remove_file(ready);
-        }
         let policy = PolicyFile::open(
             &options.policy,
             reload::attestation_roots(&options.attestation_root)?,
         )?;
         let cluster = policy.subscribe().borrow().policy.cluster().to_string();
         let data = DataDir::open(&options.data)?;
+        if let Some(ready) = &options.ready_file {
+            // Of an earlier process: it says nothing of this one. Not before the lock: one that still runs is ready.
+            let _ = fs::remove_file(ready);
+        }
         let now = clock.now();
         let authority = Arc::new(bootstrap::open(&data, now)?);
         let names = endpoint::ServerNames::new(host_name(), &self.tls_san);
@@ -72,6 +72,7 @@ impl Standalone {
                 evidence: Arc::clone(&evidence),
                 signer_name: options.signer_name.clone(),
                 snapshot: policy.subscribe(),
+                taken: Taken::default(),
             }),
             clock: Arc::new(ApiClock(Arc::clone(&clock))),
         })

@@ -11,6 +11,18 @@ use kube::{Api, Client, Resource, ResourceExt, api::PostParams};
 const REPORTER: &str = "touchstone.dev/signer";
 /// The most bytes Kubernetes takes as an event's note (pkg/apis/core/validation/events.go).
 const MAX_NOTE_BYTES: usize = 1024;
+/// How much of an object's name stands in the name of its events: with the time, less than the 253 that a name may have.
+const MAX_NAME_PART_BYTES: usize = 200;
+
+/// An event's name, from its object's. That may have as many characters as Kubernetes takes at all; whoever chooses it
+/// must not keep what is said of it from being heard.
+fn name(request: &str, now: Timestamp) -> String {
+    let kept = request
+        .get(..MAX_NAME_PART_BYTES)
+        .unwrap_or(request)
+        .trim_end_matches(['.', '-']);
+    format!("{kept}.{:x}", now.as_nanosecond())
+}
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Level {
@@ -56,7 +68,7 @@ impl Events {
             action: Some("Review".to_owned()),
             event_time: Some(MicroTime(now)),
             metadata: ObjectMeta {
-                name: Some(format!("{}.{:x}", request.name_any(), now.as_nanosecond())),
+                name: Some(name(&request.name_any(), now)),
                 namespace: Some("default".to_owned()),
                 ..ObjectMeta::default()
             },
@@ -77,5 +89,19 @@ impl Events {
         if let Err(error) = self.api.create(&PostParams::default(), &event).await {
             tracing::debug!(error = %super::chain(&error), "an event was not taken");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_with_the_longest_name_has_events_all_the_same() {
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        assert!(name("csr-1", now).starts_with("csr-1.1"));
+        let longest = format!("{}-.{}", "a".repeat(199), "b".repeat(52));
+        let name = name(&longest, now);
+        assert!(name.len() <= 253 && !name.contains("-."), "{name}");
     }
 }

@@ -21,6 +21,17 @@ const WRITES: usize = 16;
 const WAITING_ANNOTATION: &str = "touchstone.dev/waiting-for";
 
 impl Context {
+    /// Records what was decided, unless it was the last thing recorded of this request: whoever keeps it from being
+    /// written on the request, or takes it off again, must not make the log grow with each try.
+    async fn record_once(&self, uid: &str, event: Event) -> Result<(), ControllerError> {
+        if self.memory().recorded.get(uid) == Some(&event) {
+            return Ok(());
+        }
+        self.audit.append(self.clock.now(), event.clone()).await?;
+        self.memory().recorded.put(uid.to_owned(), event);
+        Ok(())
+    }
+
     /// Denies a request. One that someone approved already cannot be denied any more, and fails instead.
     pub(super) async fn deny(
         &self,
@@ -39,7 +50,7 @@ impl Context {
             verdict: denial.reason.to_owned(),
             message: denial.message.clone(),
         };
-        self.audit.append(self.clock.now(), event).await?;
+        self.record_once(&subject.uid, event).await?;
         let kind = if approved { Kind::Failed } else { Kind::Denied };
         self.close(subject, kind, denial.reason, &denial.message)
             .await
@@ -58,7 +69,7 @@ impl Context {
             grant: None,
             message: message.to_owned(),
         };
-        self.audit.append(self.clock.now(), event).await?;
+        self.record_once(&subject.uid, event).await?;
         self.close(subject, Kind::Failed, reason, message).await
     }
 
@@ -145,13 +156,14 @@ impl Context {
             .annotations()
             .get(WAITING_ANNOTATION)
             .is_some_and(|told| told == waiting.message());
+        // Not only when it has not been told: who makes a request can say so beforehand.
+        let event = Event::Waiting {
+            request: subject.reference(),
+            message: waiting.message().to_owned(),
+        };
+        self.record_once(&subject.uid, event).await?;
         if !told {
             let now = self.clock.now();
-            let event = Event::Waiting {
-                request: subject.reference(),
-                message: waiting.message().to_owned(),
-            };
-            self.audit.append(now, event).await?;
             let patch = serde_json::json!({
                 "metadata": {
                     // With the UID, a request made anew under this name is not written to.

@@ -21,6 +21,7 @@ use kube::{
 };
 use serde_json::json;
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -323,10 +324,23 @@ impl World {
         name: &str,
         pem: &str,
     ) -> CertificateSigningRequest {
+        self.create_annotated(signer_name, engineer, name, pem, None)
+            .await
+    }
+
+    pub(crate) async fn create_annotated(
+        &self,
+        signer_name: &str,
+        engineer: &Engineer,
+        name: &str,
+        pem: &str,
+        annotations: Option<BTreeMap<String, String>>,
+    ) -> CertificateSigningRequest {
         let api: Api<CertificateSigningRequest> =
             Api::all(self.client(engineer.user.as_str(), ADMINISTRATORS));
         let mut request = CertificateSigningRequest::default();
         request.metadata.name = Some(name.into());
+        request.metadata.annotations = annotations;
         request.spec = CertificateSigningRequestSpec {
             expiration_seconds: Some(1800),
             request: ByteString(pem.as_bytes().to_vec()),
@@ -405,6 +419,27 @@ impl World {
             .replace_subresource("status", name, &PostParams::default(), &request)
             .await
             .unwrap();
+    }
+
+    /// Takes an annotation away.
+    pub(crate) async fn remove_annotation(&self, name: &str, annotation: &str) {
+        let patch = json!({ "metadata": { "annotations": { annotation: null } } });
+        self.requests()
+            .patch(name, &PatchParams::default(), &Patch::Merge(patch))
+            .await
+            .unwrap();
+    }
+
+    /// An annotation, once it is there.
+    pub(crate) async fn annotation(&self, name: &str, annotation: &str) -> String {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(value) = self.get(name).await.annotations().get(annotation) {
+                return value.clone();
+            }
+            assert!(Instant::now() < end, "{name} has no {annotation}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Writes annotations as fast as it can, until the request is at its end.

@@ -1,6 +1,53 @@
 //! What the embedded API takes from someone it does not know.
 
 use super::*;
+use crate::{
+    anonymous::{ByKey, Taken},
+    clock::Clock,
+    service::evidence_cache,
+};
+use k8s_openapi::{ByteString, api::certificates::v1::CertificateSigningRequestSpec};
+use tokio::sync::watch;
+use touchstone_apiserver::AnonymousCreate as _;
+
+/// A clock that stands still.
+#[derive(Debug)]
+struct Still;
+
+impl Clock for Still {
+    fn now(&self) -> Timestamp {
+        now()
+    }
+}
+
+#[test]
+fn a_copy_of_a_request_is_not_taken_for_as_long_as_it_is_fresh() {
+    let bench = Bench::new();
+    let (_policy, snapshot) = watch::channel(Arc::new(bench.snapshot.clone()));
+    let by_key = ByKey {
+        clock: Arc::new(Still),
+        evidence: evidence_cache(),
+        signer_name: "touchstone.dev/client".into(),
+        snapshot,
+        taken: Taken::default(),
+    };
+    let send = |case: &Case| {
+        let spec = CertificateSigningRequestSpec {
+            request: ByteString(bench.pem(case).into_bytes()),
+            signer_name: "touchstone.dev/client".into(),
+            ..CertificateSigningRequestSpec::default()
+        };
+        by_key.admit(&spec)
+    };
+    let case = bench.case();
+    let taken = (0..100).filter(|_| send(&case).is_ok()).count();
+    assert_eq!(taken, 4);
+    let refusal = send(&case).unwrap_err();
+    assert!(refusal.message.contains("login"), "{refusal:?}");
+    let mut another = bench.case();
+    another.draft.claims.nonce = [8; 32];
+    assert!(send(&another).is_ok());
+}
 
 #[test]
 fn the_embedded_api_takes_a_request_that_its_own_key_vouches_for() {
