@@ -138,11 +138,37 @@ impl Hours {
         }
     }
 
+    /// Whether the window is the whole week.
+    pub(crate) fn is_always(&self) -> bool {
+        Wall::week().all(|wall| self.contain(wall))
+    }
+
+    /// Whether the window is known to hold whenever `other` does. Those of two zones are not compared.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        let mut week = Wall::week();
+        self.is_always()
+            || (self.zone_name == other.zone_name
+                && week.all(|wall| !other.contain(wall) || self.contain(wall)))
+    }
+
     /// What the clock shows there, such as `Sat 21:04`.
     pub(crate) fn clock(&self, now: Timestamp) -> String {
         now.to_zoned(self.zone.clone())
             .strftime("%a %H:%M")
             .to_string()
+    }
+}
+
+impl Wall {
+    /// Every minute of a week.
+    fn week() -> impl Iterator<Item = Self> {
+        let days = Weekday::Monday.cycle_forward().take(7);
+        days.flat_map(|day| {
+            (0..DAY_MINUTES).map(move |minute| Self {
+                day,
+                minute: Minute(minute),
+            })
+        })
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! A policy with such findings loads: each of them may be wanted. They are for the pull request.
 
+mod between;
+
 use super::{
     Finding, Position,
     at::At,
@@ -50,7 +52,7 @@ pub struct Lint {
 /// # Errors
 /// When it does not load at all.
 pub fn lint(file: &str, source: &[u8]) -> Result<Vec<Lint>, LoadError> {
-    load::parse(file, source)?;
+    let checked = load::parse(file, source)?;
     let policy = load::read(file, source)?;
     let mut look = Look {
         people: People::of(&policy.users),
@@ -64,7 +66,7 @@ pub fn lint(file: &str, source: &[u8]) -> Result<Vec<Lint>, LoadError> {
     }
     look.users(&policy.users);
     for rule in &policy.rules {
-        look.rule(rule, &policy.rules);
+        look.rule(rule);
     }
     if policy.rules.is_empty() {
         look.warn(
@@ -74,6 +76,7 @@ pub fn lint(file: &str, source: &[u8]) -> Result<Vec<Lint>, LoadError> {
         );
     }
     let mut found = look.found;
+    between::look(&checked, &policy, &mut found);
     found.sort_by_key(|lint| lint.finding.position);
     Ok(found)
 }
@@ -169,7 +172,7 @@ impl Look<'_> {
         }
     }
 
-    fn rule(&mut self, rule: &wire::Rule, all: &[wire::Rule]) {
+    fn rule(&mut self, rule: &wire::Rule) {
         let denies = matches!(rule.decision, wire::Decision::Deny);
         if let Some(who) = rule.who.as_ref() {
             self.names(&who.value.users, &who.value.teams);
@@ -193,9 +196,6 @@ impl Look<'_> {
         }
         if let Some(approvals) = rule.approvals.as_ref() {
             self.approvals(approvals);
-        }
-        if !denies {
-            self.shadowed(rule, all);
         }
     }
 
@@ -319,30 +319,6 @@ impl Look<'_> {
                 );
                 self.warn("scarce-approvers", Some(stage.from.position), message);
             }
-        }
-    }
-
-    /// A rule that grants only what a rule without conditions denies to everyone.
-    fn shadowed(&mut self, rule: &wire::Rule, all: &[wire::Rule]) {
-        let denied = |group: &At<String>| {
-            let group = Pattern::parse(&group.value).ok()?;
-            let covers =
-                |outer: &At<String>| Pattern::parse(&outer.value).is_ok_and(|p| p.covers(&group));
-            all.iter().find(|other| {
-                matches!(other.decision, wire::Decision::Deny)
-                    && other.who.as_ref().is_none()
-                    && other.hours.as_ref().is_none()
-                    && other.clusters.as_ref().is_none()
-                    && other.groups.value.iter().any(covers)
-            })
-        };
-        let by: Option<Vec<_>> = rule.groups.value.iter().map(denied).collect();
-        if let Some(first) = by.as_ref().and_then(|by| by.first()) {
-            let message = format!(
-                "rule {:?} can never grant anything: rule {:?} denies it to everyone",
-                rule.name.value, first.name.value
-            );
-            self.error("shadowed", rule.name.position, message);
         }
     }
 }

@@ -130,6 +130,11 @@ impl Pattern {
         &self.text
     }
 
+    /// The characters before the first star.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     fn is_end(&self, reached: Reached) -> bool {
         reached & (1 << self.rest.len()) != 0
     }

@@ -30,11 +30,12 @@ use Severity::{Error, Warning};
 
 #[test]
 fn the_example_has_only_the_findings_that_it_shows() {
-    // One lead and one of the security team: each is needed for every approval.
+    // One lead and one of the security team: each is needed for every approval, the lead's own requests among them.
     assert_eq!(
         findings(EXAMPLE),
         [
             (Warning, "scarce-approvers", 43),
+            (Warning, "self-approval", 43),
             (Warning, "scarce-approvers", 44)
         ]
     );
@@ -65,7 +66,10 @@ fn users_without_keys_and_shared_yubikeys_are_found() {
             "    keys: [{ serial: 12345678, comment: \"5C NFC, blue sticker\" }]\n",
             ""
         ),
-        [(Warning, "user-without-keys")]
+        [
+            (Warning, "user-without-keys"),
+            (Warning, "unreachable-rule")
+        ]
     );
     assert_eq!(
         of("serial: 12345679", "serial: 12345678"),
@@ -145,4 +149,173 @@ fn a_policy_without_rules_is_noticed() {
 #[test]
 fn a_policy_that_does_not_load_is_refused() {
     assert!(lint("p", b"kind: Polcy").is_err());
+}
+
+/// The findings of a policy of these rules; alice and ann are in payments, bob in sre, carol has no key.
+fn of_rules(rules: &str) -> Vec<(Severity, &'static str, u64)> {
+    let text = format!(
+        "apiVersion: touchstone.dev/v1
+kind: Policy
+cluster: prod
+users:
+- {{ name: alice, teams: [payments], keys: [{{ serial: 1 }}] }}
+- {{ name: ann, teams: [payments], keys: [{{ serial: 4 }}] }}
+- {{ name: bob, teams: [sre], keys: [{{ serial: 2 }}] }}
+- {{ name: carol, teams: [web] }}
+rules:
+{rules}"
+    );
+    let lints = findings(&text).into_iter();
+    // Teams that most of these rules leave out, and carol.
+    lints
+        .filter(|(_, code, _)| !["unused-team", "user-without-keys"].contains(code))
+        .collect()
+}
+
+#[test]
+fn teams_that_no_rule_names_are_found_once() {
+    assert_eq!(
+        of("teams: [payments]\n", "teams: [payments, web]\n"),
+        [(Warning, "unused-team")]
+    );
+    let text = EXAMPLE.replace("sre-leads]\n", "sre-leads, web]\n");
+    let text = text.replacen("[security]\n", "[security, web]\n", 1);
+    let unused = findings(&text);
+    let unused = unused.iter().filter(|(_, code, _)| *code == "unused-team");
+    assert_eq!(unused.count(), 1);
+}
+
+#[test]
+fn groups_that_another_rule_always_denies_are_found() {
+    let grant = "- { name: g, who: { teams: [payments] }, groups: [a, \"b:c\"], decision: auto }\n";
+    let deny = |more: &str| format!("{grant}- {{ name: d, {more}, decision: deny }}\n");
+    assert_eq!(
+        of_rules(&deny("groups: [a]")),
+        [(Warning, "shadowed-group", 10)]
+    );
+    assert_eq!(
+        of_rules(&deny("who: { teams: [payments] }, groups: [\"**\"]")),
+        [(Error, "shadowed", 10)]
+    );
+    assert_eq!(
+        of_rules(&deny("who: { users: [alice] }, groups: [\"**\"]")),
+        []
+    );
+    assert_eq!(
+        of_rules(&deny(
+            "groups: [\"**\"], hours: { from: \"22:00\", to: \"06:00\", zone: UTC }"
+        )),
+        []
+    );
+}
+
+#[test]
+fn hours_that_never_come_because_another_rule_denies_them_are_found() {
+    let rules = |zone: &str| {
+        format!(
+            "- {{ name: g, who: {{ teams: [payments] }}, groups: [a], decision: auto, \
+             hours: {{ days: [fri], from: \"18:00\", to: \"20:00\", zone: {zone} }} }}
+- {{ name: d, groups: [a], decision: deny, hours: {{ days: [fri], from: \"16:00\", to: \"24:00\", zone: UTC }} }}\n"
+        )
+    };
+    assert_eq!(of_rules(&rules("UTC")), [(Error, "shadowed", 10)]);
+    assert_eq!(of_rules(&rules("Asia/Tokyo")), []);
+}
+
+#[test]
+fn windows_that_are_empty_and_lifetimes_that_a_ca_could_not_give_do_not_load() {
+    for (from, to, line) in [
+        ("to: \"20:00\"", "to: \"08:00\"", 40),
+        ("maxTTL: 30m", "maxTTL: 2881h", 32),
+    ] {
+        assert!(EXAMPLE.contains(from));
+        let error = lint("p", EXAMPLE.replacen(from, to, 1).as_bytes()).unwrap_err();
+        let position = error.findings()[0].position.unwrap();
+        assert_eq!(position.line, line, "{error}");
+    }
+}
+
+#[test]
+fn hours_that_are_the_whole_week_are_found() {
+    let rule = "- { name: g, who: { teams: [sre] }, groups: [a], decision: auto, \
+                hours: { from: \"00:00\", to: \"24:00\", zone: UTC } }\n";
+    assert_eq!(of_rules(rule), [(Warning, "hours-always", 10)]);
+}
+
+#[test]
+fn a_rule_in_whose_place_another_always_stands_is_found() {
+    let wide = "- { name: w, who: { teams: [payments, sre] }, groups: [\"a*\"], decision: auto }\n";
+    let narrow = |more: &str| {
+        format!("{wide}- {{ name: n, who: {{ users: [bob] }}, groups: [ab], {more} }}\n")
+    };
+    assert_eq!(
+        of_rules(&narrow("decision: auto")),
+        [(Warning, "swallows-others", 10), (Warning, "redundant", 11)]
+    );
+    let manual = "decision: manual, approvals: [{ from: { teams: [payments] } }]";
+    assert_eq!(
+        of_rules(&narrow(manual)),
+        [
+            (Warning, "swallows-others", 10),
+            (Error, "bypassed-approvals", 11)
+        ]
+    );
+    let other_key = "key: { touch: cached }, decision: auto";
+    assert_eq!(
+        of_rules(&narrow(other_key)),
+        [(Warning, "swallows-others", 10)]
+    );
+    assert_eq!(
+        of_rules(&format!("{wide}{}", wide.replace("name: w", "name: x"))),
+        [(Warning, "redundant", 11)],
+        "of two that are the same, the second"
+    );
+}
+
+#[test]
+fn a_pattern_that_takes_in_the_groups_of_others_is_found() {
+    let rules = |pattern: &str, who: &str| {
+        format!(
+            "- {{ name: p, who: {{ teams: [payments] }}, groups: [{pattern}], decision: auto }}
+- {{ name: s, who: {{ teams: [{who}] }}, groups: [\"on:payroll\"], maxTTL: 10m, decision: auto }}\n"
+        )
+    };
+    let swallows = [(Warning, "swallows-others", 10)];
+    assert_eq!(of_rules(&rules("\"on:pay*\"", "sre")), swallows);
+    assert_eq!(of_rules(&rules("\"on:payments*\"", "sre")), []);
+    assert_eq!(of_rules(&rules("\"on:pay*\"", "payments, sre")), []);
+}
+
+#[test]
+fn approvers_who_could_only_approve_themselves_are_found() {
+    let rule = |who: &str, from: &str| {
+        let rule = format!(
+            "- {{ name: m, who: {{ teams: [{who}] }}, groups: [a], decision: manual, \
+             approvals: [{{ from: {{ teams: [{from}] }} }}] }}\n"
+        );
+        let found = of_rules(&rule).into_iter();
+        let own = found.filter(|(_, code, _)| *code == "self-approval");
+        own.map(|(severity, ..)| severity).collect::<Vec<_>>()
+    };
+    assert_eq!(rule("sre", "sre"), [Error]);
+    assert_eq!(rule("sre, payments", "sre"), [Warning]);
+    assert_eq!(rule("payments", "payments"), []);
+    assert_eq!(rule("payments", "sre"), []);
+}
+
+#[test]
+fn one_person_who_meets_two_stages_is_found() {
+    let rule = "- { name: m, who: { teams: [sre] }, groups: [a], decision: manual, \
+                approvals: [{ from: { teams: [payments] } }, { from: { users: [alice, ann] } }] }\n";
+    assert_eq!(of_rules(rule), [(Warning, "one-approver-twice", 10)]);
+}
+
+#[test]
+fn a_rule_for_people_without_keys_is_found() {
+    let rule = "- { name: r, who: { teams: [web] }, groups: [a], decision: auto }\n";
+    let found = of_rules(rule);
+    assert!(
+        found.contains(&(Warning, "unreachable-rule", 10)),
+        "{found:?}"
+    );
 }

@@ -1,11 +1,13 @@
 //! `policy lint`.
 
+mod sarif;
+
 use crate::{
-    command::{Output, print, print_json},
+    command::{print, print_json},
     error::Error,
     reload,
 };
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use std::{fmt::Write as _, path::PathBuf};
 use touchstone_common::policy::{self, Finding, Position, Severity};
@@ -21,6 +23,18 @@ pub struct Lint {
     output: Output,
 }
 
+/// How findings are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Output {
+    /// For people
+    #[default]
+    Table,
+    /// For programs
+    Json,
+    /// For code scanning: SARIF 2.1.0
+    Sarif,
+}
+
 impl Lint {
     pub(super) fn run(self) -> Result<(), Error> {
         let source = reload::read(&self.file)?;
@@ -33,6 +47,7 @@ impl Lint {
         match self.output {
             Output::Table => print(&table(&file, &findings, errors))?,
             Output::Json => print_json(&as_json(&file, &findings, errors))?,
+            Output::Sarif => print_json(&sarif::log(&file, &findings))?,
         }
         if errors == 0 {
             Ok(())
