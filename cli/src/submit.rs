@@ -16,7 +16,7 @@ use kube::{
     api::{PostParams, WatchEvent, WatchParams},
 };
 use std::{pin::pin, time::Duration};
-use touchstone_common::{name::UserName, ttl::Ttl};
+use touchstone_common::{csr::WAITING_FOR_ANNOTATION, name::UserName, ttl::Ttl};
 
 /// How soon a request that cannot be watched is read again; each pause is twice as long as the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -182,13 +182,21 @@ pub enum State {
     Issued(Vec<u8>),
     /// Not decided.
     Undecided,
+    /// Not decided, and what the signer waits for.
+    Waiting(String),
 }
 
 /// Reads a request's status. A denial counts whatever stands beside it.
 #[must_use]
 pub fn state(request: &CertificateSigningRequest) -> State {
+    let undecided = || {
+        let annotations = request.metadata.annotations.as_ref();
+        annotations
+            .and_then(|annotations| annotations.get(WAITING_FOR_ANNOTATION))
+            .map_or(State::Undecided, |words| State::Waiting(printable(words)))
+    };
     let Some(status) = &request.status else {
-        return State::Undecided;
+        return undecided();
     };
     let condition = |kind: &str| {
         status
@@ -217,7 +225,7 @@ pub fn state(request: &CertificateSigningRequest) -> State {
     match (&status.certificate, condition("Approved")) {
         (Some(ByteString(chain)), _) if !chain.is_empty() => State::Issued(chain.clone()),
         (_, Some(why)) => State::Approved(why),
-        (_, None) => State::Undecided,
+        (_, None) => undecided(),
     }
 }
 
@@ -394,7 +402,10 @@ impl Watching<'_> {
             State::Approved(why) if state != self.announced => {
                 (self.progress)(&format!("Approved: {why}. Waiting for the signature."));
             }
-            State::Approved(_) | State::Undecided => {}
+            State::Waiting(what) if state != self.announced => {
+                (self.progress)(&format!("Waiting: {what}"));
+            }
+            State::Approved(_) | State::Undecided | State::Waiting(_) => {}
         }
         self.announced = state;
         Ok(None)

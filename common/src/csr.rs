@@ -15,6 +15,9 @@ pub(crate) use read::read_subject;
 mod build;
 mod read;
 
+/// The annotation in which a signer says what a pending request waits for. Words for people: whoever may annotate a
+/// request can write them.
+pub const WAITING_FOR_ANNOTATION: &str = "touchstone.dev/waiting-for";
 /// The most bytes a request may have, as DER and as PEM.
 pub const MAX_CSR_BYTES: usize = 16 * 1024;
 

@@ -13,12 +13,10 @@ use crate::{
 };
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use kube::{ResourceExt, api::PostParams};
+use touchstone_common::csr::WAITING_FOR_ANNOTATION;
 
 /// How often a write is tried against others who write at the same time.
 const WRITES: usize = 16;
-
-/// Says, on a request, what it waits for.
-const WAITING_ANNOTATION: &str = "touchstone.dev/waiting-for";
 
 impl Context {
     /// Records what was decided, unless it was the last thing recorded of this request: whoever keeps it from being
@@ -154,7 +152,7 @@ impl Context {
         let told = subject
             .request
             .annotations()
-            .get(WAITING_ANNOTATION)
+            .get(WAITING_FOR_ANNOTATION)
             .is_some_and(|told| told == waiting.message());
         // Not only when it has not been told: who makes a request can say so beforehand.
         let event = Event::Waiting {
@@ -168,7 +166,7 @@ impl Context {
                 "metadata": {
                     // With the UID, a request made anew under this name is not written to.
                     "uid": subject.uid,
-                    "annotations": { WAITING_ANNOTATION: waiting.message() },
+                    "annotations": { WAITING_FOR_ANNOTATION: waiting.message() },
                 },
             });
             let written = self
