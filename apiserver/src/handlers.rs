@@ -5,7 +5,11 @@ mod create;
 mod read;
 mod review;
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     body::Body,
@@ -30,6 +34,7 @@ use crate::{
     negotiation::{self, Form},
     object, openapi,
     protobuf::{self, ProtobufError},
+    quota::Quota,
     request::{Attributes, Parameters},
     resource::{self, Nature, Resource, Subresource},
     status::ApiError,
@@ -60,6 +65,7 @@ pub(crate) struct App {
     pub(crate) shutdown: CancellationToken,
     holders: Semaphore,
     strangers: Semaphore,
+    quota: Quota,
     /// Judging evidence costs CPU: strangers get two cores' worth at most.
     admissions: Semaphore,
 }
@@ -79,6 +85,7 @@ impl App {
             shutdown: CancellationToken::new(),
             holders: Semaphore::new(HOLDERS_IN_FLIGHT),
             strangers: Semaphore::new(STRANGERS_IN_FLIGHT),
+            quota: Quota::default(),
             admissions: Semaphore::new(2),
         }
     }
@@ -264,6 +271,15 @@ async fn answer(app: Arc<App>, request: Request) -> Result<Response, ApiError> {
                 return Err(not_allowed());
             }
             let body = collect(body, limit).await?;
+            // Those without a credential are held back by what a signature costs, and by the embedder.
+            let is_limited = !is_trusted
+                && call.identity.scope == Scope::Groups
+                && matches!(nature, Nature::Stored(_));
+            let user = call.identity.name();
+            if is_limited && !call.app.quota.take(user, Instant::now()) {
+                tracing::warn!(user, "creates more than one person may");
+                return Err(ApiError::too_many_requests());
+            }
             match nature {
                 Nature::Stored(store) => create::create(call, store, &body).await,
                 Nature::SubjectReview => review::subject(&call, &body),

@@ -23,6 +23,7 @@ mod opening;
 mod patch;
 mod pkcs10;
 mod protobuf;
+mod quota;
 mod request;
 mod resource;
 mod selector;
