@@ -9,6 +9,7 @@ pub mod files;
 pub mod recognise;
 
 use crate::data_dir::DataDirError;
+use jiff::Timestamp;
 use std::path::PathBuf;
 use touchstone_common::{
     certificate::{CaCertificate, CertificateError, Prepared, SignError},
@@ -140,6 +141,17 @@ impl IssuingCa {
         &self.certificate
     }
 
+    /// Whole days until a CA's certificate ends; negative past it.
+    #[must_use]
+    pub fn days_left(certificate: &CaCertificate, now: Timestamp) -> i64 {
+        certificate
+            .validity()
+            .not_after
+            .duration_since(now)
+            .as_hours()
+            / 24
+    }
+
     /// SHA-256 of its certificate, lower-case hexadecimal.
     #[must_use]
     pub fn fingerprint(&self) -> &str {
@@ -181,6 +193,17 @@ impl Authority {
     pub fn trust_bundle(&self) -> String {
         self.root.to_pem()
     }
+}
+
+/// Whole days until a CA's certificate ends; negative past it.
+#[must_use]
+pub fn days_left(certificate: &CaCertificate, now: Timestamp) -> i64 {
+    certificate
+        .validity()
+        .not_after
+        .duration_since(now)
+        .as_hours()
+        / 24
 }
 
 /// SHA-256, lower-case hexadecimal.

@@ -3,7 +3,7 @@
 
 use crate::{
     audit::{AuditLog, Event},
-    ca::Authority,
+    ca::{self, Authority},
     clock::Clock,
     controller::{self, Context, Parts},
     error::Error,
@@ -32,6 +32,9 @@ pub struct Service {
     /// The signer name that is answered.
     pub signer_name: String,
 }
+
+/// From how many days before the issuing CA's end the log says so.
+const WARN_DAYS: i64 = 30;
 
 /// An empty memory of verified evidence.
 #[must_use]
@@ -69,6 +72,7 @@ impl Service {
             sha256: hex::encode(snapshot.borrow().policy.digest()),
         };
         audit.append(clock.now(), loaded).await?;
+        let ending = watch_ca(Arc::clone(&authority), Arc::clone(&clock));
         let context = Arc::new(Context::new(Parts {
             client,
             audit: audit.clone(),
@@ -82,9 +86,24 @@ impl Service {
         let result = tokio::select! {
             result = context.run(shutdown, ready) => result,
             never = watching => match never {},
+            never = ending => match never {},
         };
         audit.append(clock.now(), Event::Stopped {}).await?;
         Ok(result?)
+    }
+}
+
+/// Says, at the start and every day, that the issuing CA nears its end: nothing renews it by itself yet.
+async fn watch_ca(authority: Arc<Authority>, clock: Arc<dyn Clock>) -> std::convert::Infallible {
+    let mut days = tokio::time::interval(std::time::Duration::from_secs(24 * 60 * 60));
+    loop {
+        days.tick().await;
+        let issuing = authority.issuing().certificate();
+        let days_left = ca::days_left(issuing, clock.now());
+        if days_left < WARN_DAYS {
+            let not_after = issuing.validity().not_after;
+            tracing::warn!(%not_after, days_left, "the issuing CA nears its end, past which nothing is signed; plan for a new data directory");
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Output, print, print_json};
 use crate::{
-    ca::{Authority, bootstrap, fingerprint},
+    ca::{Authority, bootstrap, days_left, fingerprint},
     clock::{Clock, SystemClock},
     data_dir::DataDir,
     error::Error,
@@ -56,15 +56,6 @@ impl Ca {
             }
         }
     }
-}
-
-fn days_left(certificate: &CaCertificate, now: Timestamp) -> i64 {
-    certificate
-        .validity()
-        .not_after
-        .duration_since(now)
-        .as_hours()
-        / 24
 }
 
 fn json(authority: &Authority, bundle: &std::path::Path, now: Timestamp) -> Value {
