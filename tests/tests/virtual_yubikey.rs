@@ -1,5 +1,6 @@
 //! The card as a program, and the pcscd that tests share with no one.
 
+use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -91,14 +92,12 @@ fn the_program_brings_its_pcscd_tells_where_it_is_and_takes_it_along() {
         if end == "quit" {
             control.write_all(b"quit\n").expect("it listens");
         } else {
-            let id = program.0.id().to_string();
-            assert!(
-                Command::new("kill")
-                    .args(["-s", end, &id])
-                    .status()
-                    .expect("kill runs")
-                    .success()
-            );
+            let signal = match end {
+                "INT" => Signal::INT,
+                "KILL" => Signal::KILL,
+                _ => Signal::TERM,
+            };
+            kill_process(Pid::from_child(&program.0), signal).expect("it runs");
         }
         let status = program.0.wait().expect("it ends");
         assert_eq!(status.success(), end != "KILL");
