@@ -2,8 +2,9 @@
 
 use crate::{
     child::program,
-    cluster::Cluster,
+    cluster::{Cluster, Setup},
     pcscd::{Options, Pcscd, SOCKET_VARIABLE, VirtualYubiKey},
+    policy::policy,
 };
 use std::{
     ffi::OsStr,
@@ -187,6 +188,17 @@ impl Engineer {
             &root,
         ];
         self.run(enrol).succeeded().stdout
+    }
+
+    /// A cluster whose policy has the engineer's key enrolled in the team `payments`, and of which `touchstone` knows.
+    #[must_use]
+    pub fn enrolled_cluster(&self) -> Cluster {
+        let cluster = Cluster::start(&Setup {
+            policy: policy(&[self.enrolment("payments")]),
+            attestation_roots: vec![self.attestation_root()],
+        });
+        self.configure(&cluster);
+        cluster
     }
 
     /// Tells `touchstone` of the cluster, under the name `demo`.

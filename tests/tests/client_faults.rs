@@ -22,12 +22,7 @@ mod waiting;
 
 use rogue::Rogue;
 use std::{fs, io::Write, path::Path, process::Command};
-use touchstone_tests::{
-    cluster::{Cluster, Setup},
-    engineer::Engineer,
-    pcscd::Options,
-    policy::policy,
-};
+use touchstone_tests::{cluster::Cluster, engineer::Engineer, pcscd::Options};
 
 const USER: &str = "alice@example.com";
 
@@ -51,11 +46,7 @@ struct Setting {
 impl Setting {
     fn new() -> Self {
         let engineer = engineer_with_key();
-        let cluster = Cluster::start(&Setup {
-            policy: policy(&[engineer.enrolment("payments")]),
-            attestation_roots: vec![engineer.attestation_root()],
-        });
-        engineer.configure(&cluster);
+        let cluster = engineer.enrolled_cluster();
         Self { engineer, cluster }
     }
 

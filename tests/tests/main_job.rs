@@ -2,10 +2,10 @@
 
 use std::{fs, path::Path, process::Command};
 use touchstone_tests::{
-    cluster::{Cluster, Setup},
+    cluster::Cluster,
     engineer::{Engineer, Ran, is_private},
     pcscd::Options,
-    policy::{GRANTED, MANUAL, OF_ANOTHER_TEAM, policy},
+    policy::{GRANTED, MANUAL, OF_ANOTHER_TEAM},
 };
 
 const USER: &str = "alice@example.com";
@@ -29,12 +29,7 @@ impl Setting {
         let engineer = Engineer::new(USER, &Options::default());
         engineer.set_up();
         engineer.generate(further);
-        let setup = Setup {
-            policy: policy(&[engineer.enrolment("payments")]),
-            attestation_roots: vec![engineer.attestation_root()],
-        };
-        let cluster = Cluster::start(&setup);
-        engineer.configure(&cluster);
+        let cluster = engineer.enrolled_cluster();
         Self { engineer, cluster }
     }
 

@@ -19,12 +19,7 @@ mod prompts;
 mod pty;
 
 use std::process::Command;
-use touchstone_tests::{
-    cluster::{Cluster, Setup},
-    engineer::Engineer,
-    pcscd::Options,
-    policy::policy,
-};
+use touchstone_tests::{cluster::Cluster, engineer::Engineer, pcscd::Options};
 
 const USER: &str = "alice@example.com";
 /// 44 characters of modhex: what a YubiKey types when it is touched while no one waits for it.
@@ -50,11 +45,7 @@ struct Setting {
 impl Setting {
     fn new() -> Self {
         let engineer = engineer_with_key();
-        let cluster = Cluster::start(&Setup {
-            policy: policy(&[engineer.enrolment("payments")]),
-            attestation_roots: vec![engineer.attestation_root()],
-        });
-        engineer.configure(&cluster);
+        let cluster = engineer.enrolled_cluster();
         Self { engineer, cluster }
     }
 
