@@ -7,7 +7,7 @@ use std::{fs, process::Command};
 use tempfile::TempDir;
 use touchstone_tests::{
     card_key::CardKey,
-    cluster::{Cluster, Setup, request},
+    cluster::{Cluster, Setup, manifest, request},
     engineer::Ran,
     policy::{GRANTED, policy},
 };
@@ -189,12 +189,21 @@ fn the_name_in_spec_is_the_api_servers_word_whatever_the_client_writes() {
 #[test]
 fn a_creator_who_is_not_the_user_gets_nothing_with_the_users_own_request() {
     let setting = Setting::new();
-    if setting.cluster.is_embedded() {
-        // There, whoever sends it is who the card says; the card's signature is the only credential.
-        return;
-    }
-    let verdict = setting
+    let borrowed = manifest("borrowed", "touchstone.dev/client", &setting.good());
+    let file = setting.dir.path().join("borrowed.json");
+    fs::write(&file, borrowed.to_string()).expect("write a manifest");
+    // The administrator: who may do everything is still not the user.
+    setting
         .cluster
-        .verdict_on("mallory@example.com", &request(&setting.good()));
-    assert!(verdict.contains("mallory@example.com"), "{verdict}");
+        .kubectl_ok(["create", "-f", file.to_str().expect("a plain name")]);
+    let status = || {
+        setting
+            .cluster
+            .kubectl_ok(["get", "csr", "borrowed", "-o", "jsonpath={.status}"])
+    };
+    setting
+        .cluster
+        .wait_until("it is denied", |_| status().contains("Denied"));
+    assert!(status().contains(USER), "{}", status());
+    assert!(!status().contains("certificate\":"), "{}", status());
 }
