@@ -171,6 +171,7 @@ impl fmt::Debug for ReadToken {
 #[derive(Clone, Debug)]
 pub struct Store {
     root: PathBuf,
+    elsewhere: bool,
 }
 
 impl Store {
@@ -179,14 +180,39 @@ impl Store {
     /// # Errors
     /// When it says nothing.
     pub fn open() -> Result<Self, ConfigError> {
-        let root = match env::var_os(STATE_VARIABLE) {
-            Some(path) if !path.is_empty() => path.into(),
-            _ => base_directory("XDG_STATE_HOME", ".local/state")?.join("touchstone"),
-        };
-        Ok(Self { root })
+        Ok(match env::var_os(STATE_VARIABLE) {
+            Some(path) if !path.is_empty() => Self::at(path.into()),
+            _ => Self {
+                root: base_directory("XDG_STATE_HOME", ".local/state")?.join("touchstone"),
+                elsewhere: false,
+            },
+        })
     }
 
-    fn path(&self, cluster: &str, file: &str) -> PathBuf {
+    /// In a folder of the caller's choice.
+    #[must_use]
+    pub fn at(root: PathBuf) -> Self {
+        Self {
+            root,
+            elsewhere: true,
+        }
+    }
+
+    /// Whether it is another than the user's usual one.
+    #[must_use]
+    pub fn is_elsewhere(&self) -> bool {
+        self.elsewhere
+    }
+
+    /// The folder of all clusters.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where a file of a cluster is.
+    #[must_use]
+    pub fn path(&self, cluster: &str, file: &str) -> PathBuf {
         self.root.join(cluster).join(file)
     }
 
@@ -355,8 +381,11 @@ impl Store {
         self.write(&credential.cluster, "credential.json", credential)
     }
 
-    /// Waits until no other login writes to a cluster's folder: its two files belong together.
-    fn lock(&self, cluster: &str) -> Result<fs::File, CredentialError> {
+    /// Waits until no other process writes to a cluster's folder: its files belong together.
+    ///
+    /// # Errors
+    /// When there is no folder to lock.
+    pub fn lock(&self, cluster: &str) -> Result<fs::File, CredentialError> {
         let path = self.root.join(cluster);
         let lock = || {
             file::make_private_directory(&path)?;
@@ -428,7 +457,7 @@ mod tests {
     fn store() -> (tempfile::TempDir, Store) {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().join("state");
-        (directory, Store { root })
+        (directory, Store::at(root))
     }
 
     fn credential(cluster: &str) -> Credential {

@@ -2,7 +2,7 @@
 
 use crate::{
     api::ApiError, card::CardError, config::ConfigError, credential::CredentialError,
-    pin::PinError, submit::SubmitError, terminal::TerminalError,
+    pin::PinError, proxy::ProxyError, submit::SubmitError, terminal::TerminalError,
 };
 use touchstone_common::{
     attestation::AttestationError, certificate::CertificateError, claims::ClaimsError,
@@ -45,6 +45,8 @@ pub enum Exit {
     Failed = 14,
     /// No valid certificate is kept.
     NotLoggedIn = 15,
+    /// The local proxy.
+    Proxy = 16,
     /// Ctrl-C.
     Interrupted = 130,
     /// SIGTERM.
@@ -53,7 +55,7 @@ pub enum Exit {
 
 impl Exit {
     /// Every code, in order.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Ok,
         Self::Other,
         Self::Usage,
@@ -70,6 +72,7 @@ impl Exit {
         Self::ClockSkew,
         Self::Failed,
         Self::NotLoggedIn,
+        Self::Proxy,
         Self::Interrupted,
         Self::Terminated,
     ];
@@ -78,6 +81,15 @@ impl Exit {
     #[must_use]
     pub const fn code(self) -> u8 {
         self as u8
+    }
+
+    /// The ending of a number; of one that means nothing, [`Exit::Other`].
+    #[must_use]
+    pub fn from_code(code: u8) -> Self {
+        Self::ALL
+            .into_iter()
+            .find(|exit| exit.code() == code)
+            .unwrap_or(Self::Other)
     }
 
     /// What it means, in the words of the documentation.
@@ -104,6 +116,7 @@ impl Exit {
             }
             Self::Failed => "the request was approved, but the signer failed",
             Self::NotLoggedIn => "there is no certificate, or it has ended",
+            Self::Proxy => "the local proxy cannot be started or reached",
             Self::Interrupted => "interrupted (Ctrl-C)",
             Self::Terminated => "terminated (SIGTERM)",
         }
@@ -182,6 +195,9 @@ pub enum Error {
     /// PIN, PUK or management key.
     #[error(transparent)]
     Pin(#[from] PinError),
+    /// The local proxy.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
     /// A slot with a key.
     #[error("slot {slot} of YubiKey {serial} already holds {what}")]
     SlotOccupied {
@@ -243,6 +259,7 @@ impl Error {
             Self::FactorySecrets { .. } => Exit::FactorySecrets,
             Self::File { .. } | Self::TaskEnded(_) | Self::Output(_) | Self::Random => Exit::Other,
             Self::Pin(_) | Self::Terminal(_) => Exit::Pin,
+            Self::Proxy(error) => error.exit(),
             Self::SlotOccupied { .. } => Exit::SlotOccupied,
             Self::Submit(error) => match error {
                 SubmitError::Denied { .. } => Exit::Denied,
@@ -280,6 +297,7 @@ impl Error {
             Self::Pin(PinError::OtpTouch) => {
                 Some("type the PIN without touching the YubiKey".to_owned())
             }
+            Self::Proxy(error) => error.remedy(),
             Self::SlotOccupied { .. } => Some(
                 "choose another slot with --slot, or add --overwrite: the key in it is then gone for ever"
                     .to_owned(),

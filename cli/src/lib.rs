@@ -16,6 +16,7 @@ pub mod interrupt;
 pub mod logging;
 pub mod output;
 pub mod pin;
+pub mod proxy;
 pub mod submit;
 pub mod terminal;
 pub mod tls;
