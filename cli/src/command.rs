@@ -16,6 +16,7 @@ use crate::{
     interrupt,
     output::Output,
     pin::{ManagementKey, Pin, PinError, PinSource},
+    talk::{self, Person},
 };
 use std::{
     fs,
@@ -60,13 +61,8 @@ fn open(serial: Option<u32>) -> Result<SharedCard, CardError> {
 
 /// Asks for the PIN and spends one try on it.
 fn verified_pin(card: &mut dyn Card, args: &PinArgs) -> Result<Pin, Error> {
-    let tries_left = card.pin_state()?.tries_left;
-    if tries_left == Some(0) {
-        return Err(CardError::PinLocked.into());
-    }
-    let pin = PinSource::new(args.pin_file.clone()).pin(card.serial(), tries_left)?;
-    card.verify_pin(&pin)?;
-    Ok(pin)
+    let source = PinSource::new(args.pin_file.clone());
+    talk::verified_pin(card, &Person::new(Output::silent(), source))
 }
 
 /// The management key that was named, or the one behind the PIN.

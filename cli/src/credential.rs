@@ -110,6 +110,9 @@ pub struct Credential {
     pub slot: String,
     /// Name of the request.
     pub request: String,
+    /// Why it was asked for.
+    #[serde(default)]
+    pub reason: String,
     /// Leaf and what it chains through, PEM: kept in a file of its own.
     #[serde(skip)]
     pub chain_pem: String,
@@ -139,6 +142,9 @@ pub struct Pending {
     pub spki: String,
     /// When it was submitted.
     pub submitted: Timestamp,
+    /// Why it was asked for.
+    #[serde(default)]
+    pub reason: String,
 }
 
 /// The one-time token that reads a request back: base64url without padding, of 32 bytes.
@@ -472,6 +478,7 @@ mod tests {
             yubikey: 12_345_678,
             slot: "9a".to_owned(),
             request: "touchstone-alice-x".to_owned(),
+            reason: "INC-1".to_owned(),
             chain_pem: pem::encode(&pem::Pem::new("CERTIFICATE", b"leaf".to_vec())),
         }
     }

@@ -18,6 +18,7 @@ pub mod output;
 pub mod pin;
 pub mod proxy;
 pub mod submit;
+pub mod talk;
 pub mod terminal;
 pub mod tls;
 pub mod touch;

@@ -32,6 +32,15 @@ impl Output {
         }
     }
 
+    /// That of work without anything to say.
+    #[must_use]
+    pub fn silent() -> Self {
+        Self {
+            format: Format::Table,
+            quiet: true,
+        }
+    }
+
     /// Whether data is printed as JSON.
     #[must_use]
     pub fn is_json(self) -> bool {

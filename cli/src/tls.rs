@@ -1,5 +1,9 @@
 //! TLS whose client signature is made by the YubiKey.
 
+mod target;
+
+pub use target::Target;
+
 use crate::{
     api::{self, ApiError},
     card::{
@@ -9,27 +13,47 @@ use crate::{
     config::Reach,
     error::Error,
 };
-use http::Uri;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use kube::{Client, client::Body};
 use rustls::{
-    ClientConfig, RootCertStore, SignatureAlgorithm, SignatureScheme,
+    SignatureAlgorithm, SignatureScheme,
     client::ResolvesClientCert,
     sign::{CertifiedKey, Signer, SigningKey},
 };
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::CertificateDer;
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},
 };
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use touchstone_common::key::KeyAlgorithm;
+use touchstone_common::key::{KeyAlgorithm, PublicKey};
 
 /// Where a card's failure is left for who asked for the handshake: rustls passes on only text.
 type Failure = Arc<Mutex<Option<CardError>>>;
+
+/// A key that signs for TLS, with an error that says what became of the card.
+pub trait TlsKey: fmt::Debug + Send + Sync {
+    /// The public half.
+    fn public_key(&self) -> &PublicKey;
+
+    /// Signs a message with a scheme of its algorithm.
+    ///
+    /// # Errors
+    /// When the card is gone, not touched in time, or refuses.
+    fn sign_with(&self, scheme: Scheme, message: &[u8]) -> Result<Vec<u8>, CardError>;
+}
+
+impl TlsKey for CardKey {
+    fn public_key(&self) -> &PublicKey {
+        CardKey::public_key(self)
+    }
+
+    fn sign_with(&self, scheme: Scheme, message: &[u8]) -> Result<Vec<u8>, CardError> {
+        CardKey::sign_with(self, scheme, message)
+    }
+}
 
 /// A certificate chain and the card's key that goes with it.
 #[derive(Debug)]
@@ -43,14 +67,14 @@ impl Identity {
     ///
     /// # Errors
     /// When the chain is not PEM.
-    pub fn new(key: CardKey, chain_pem: &str) -> Result<Self, ApiError> {
+    pub fn new(key: Arc<dyn TlsKey>, chain_pem: &str) -> Result<Self, ApiError> {
         let chain = pem::parse_many(chain_pem)
             .map_err(|error| ApiError::Config(format!("the kept certificate: {error}")))?
             .into_iter()
             .map(|block| CertificateDer::from(block.into_contents()))
             .collect();
         let failure = Failure::default();
-        let key = TlsKey {
+        let key = Certified {
             key,
             failure: Arc::clone(&failure),
         };
@@ -58,6 +82,15 @@ impl Identity {
             certified: Arc::new(CertifiedKey::new(chain, Arc::new(key))),
             failure,
         })
+    }
+
+    /// What the card said when it did not sign, once.
+    #[must_use]
+    pub fn failure(&self) -> Option<CardError> {
+        self.failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 }
 
@@ -79,12 +112,12 @@ impl ResolvesClientCert for Identity {
 }
 
 #[derive(Debug)]
-struct TlsKey {
-    key: CardKey,
+struct Certified {
+    key: Arc<dyn TlsKey>,
     failure: Failure,
 }
 
-impl TlsKey {
+impl Certified {
     fn schemes(&self) -> &'static [SignatureScheme] {
         match self.key.public_key().algorithm() {
             KeyAlgorithm::Ed25519 => &[SignatureScheme::ED25519],
@@ -99,14 +132,14 @@ impl TlsKey {
     }
 }
 
-impl SigningKey for TlsKey {
+impl SigningKey for Certified {
     fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
         let scheme = *self
             .schemes()
             .iter()
             .find(|scheme| offered.contains(scheme))?;
         Some(Box::new(TlsSigner {
-            key: self.key.clone(),
+            key: Arc::clone(&self.key),
             failure: Arc::clone(&self.failure),
             scheme,
         }))
@@ -123,7 +156,7 @@ impl SigningKey for TlsKey {
 
 #[derive(Debug)]
 struct TlsSigner {
-    key: CardKey,
+    key: Arc<dyn TlsKey>,
     failure: Failure,
     scheme: SignatureScheme,
 }
@@ -150,14 +183,14 @@ impl Signer for TlsSigner {
 /// A client of one API server that authenticates with the card.
 pub struct Connector {
     client: Client,
-    server: String,
-    failure: Failure,
+    target: Arc<Target>,
+    identity: Arc<Identity>,
 }
 
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connector")
-            .field("server", &self.server)
+            .field("server", &self.target.server())
             .finish_non_exhaustive()
     }
 }
@@ -168,54 +201,23 @@ impl Connector {
     /// # Errors
     /// When the CA or the kubeconfig cannot be used.
     pub async fn new(reach: &Reach, identity: Arc<Identity>) -> Result<Self, ApiError> {
-        let configuration = api::configuration(reach).await?;
-        let server = api::server_of(&configuration);
-        let mut roots = RootCertStore::empty();
-        for der in configuration.root_cert.into_iter().flatten() {
-            roots
-                .add(CertificateDer::from(der))
-                .map_err(|error| ApiError::Config(format!("the server's CA: {error}")))?;
-        }
-        if roots.is_empty() {
-            return Err(ApiError::Config(
-                "no CA is configured for the server".to_owned(),
-            ));
-        }
-        let host = configuration
-            .cluster_url
-            .host()
-            .unwrap_or_default()
-            .trim_matches(['[', ']'])
-            .to_owned();
-        let port = configuration.cluster_url.port_u16().unwrap_or(443);
-        let name = configuration
-            .tls_server_name
-            .unwrap_or_else(|| host.clone());
-        let name = ServerName::try_from(name)
-            .map_err(|_| ApiError::Config(format!("{server} has no name to verify")))?;
-
-        let failure = Arc::clone(&identity.failure);
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| ApiError::Config(error.to_string()))?
-            .with_root_certificates(roots)
-            .with_client_cert_resolver(identity);
+        let target = Arc::new(Target::new(reach).await?);
+        let mut tls = target.client_config(&identity)?;
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         // A resumed session would not be signed by the card.
         tls.resumption = rustls::client::Resumption::disabled();
         let connector = TlsConnector::from(Arc::new(tls));
-
-        let authority = host_header(&configuration.cluster_url);
-        let service = tower::service_fn(move |request: http::Request<Body>| {
-            let connector = connector.clone();
-            let (host, name, authority) = (host.clone(), name.clone(), authority.clone());
-            async move { send(connector, &host, port, name, &authority, request).await }
+        let service = tower::service_fn({
+            let target = Arc::clone(&target);
+            move |request: http::Request<Body>| {
+                let (connector, target) = (connector.clone(), Arc::clone(&target));
+                async move { send(connector, &target, request).await }
+            }
         });
         Ok(Self {
             client: Client::new(service, "default"),
-            server,
-            failure,
+            target,
+            identity,
         })
     }
 
@@ -228,7 +230,7 @@ impl Connector {
     /// URL of the server.
     #[must_use]
     pub fn server(&self) -> &str {
-        &self.server
+        self.target.server()
     }
 
     /// An answer, or why there is none: the card's failure before the connection's.
@@ -239,43 +241,24 @@ impl Connector {
         &self,
         work: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, Error> {
-        work.await.map_err(|error| {
-            let failure = self
-                .failure
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take();
-            match failure {
-                Some(failure) => failure.into(),
-                None => api::translate(&self.server, error).into(),
-            }
+        work.await.map_err(|error| match self.identity.failure() {
+            Some(failure) => failure.into(),
+            None => api::translate(self.server(), error).into(),
         })
     }
 }
 
-fn host_header(url: &Uri) -> String {
-    url.authority()
-        .map(|authority| authority.as_str())
-        .unwrap_or_default()
-        .to_owned()
-}
-
 async fn send(
     connector: TlsConnector,
-    host: &str,
-    port: u16,
-    name: ServerName<'static>,
-    authority: &str,
+    target: &Target,
     mut request: http::Request<Body>,
 ) -> Result<http::Response<Full<Bytes>>, tower::BoxError> {
-    let stream =
-        tokio::time::timeout(api::ANSWER_WITHIN, TcpStream::connect((host, port))).await??;
-    stream.set_nodelay(true)?;
+    let stream = target.connect().await?;
     // No limit on the handshake: it waits for a touch, which has its own.
-    let stream = connector.connect(name, stream).await?;
+    let stream = connector.connect(target.name(), stream).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
-    let value = http::HeaderValue::from_str(authority)?;
+    let value = http::HeaderValue::from_str(target.authority())?;
     request.headers_mut().insert(http::header::HOST, value);
     let answer = async {
         let (head, body) = sender.send_request(request).await?.into_parts();

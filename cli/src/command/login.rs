@@ -1,6 +1,6 @@
 //! `touchstone login`: from the PIN to a verified certificate.
 
-use super::{key, management_access, open, status, verified_pin};
+use super::{key, management_access, open, status};
 use crate::{
     api::Connection,
     args::Login,
@@ -13,7 +13,10 @@ use crate::{
     error::Error,
     interrupt,
     output::{Output, pairs},
+    pin::PinSource,
     submit::{self, SubmitError, Submitted},
+    talk::{self, Person, Talk},
+    touch::Notice,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -41,6 +44,7 @@ struct Asked {
     slot: Slot,
     yubikey: u32,
     public_key: PublicKey,
+    reason: String,
 }
 
 /// A certificate, as `--output json` has it.
@@ -75,34 +79,78 @@ struct Session<'a> {
     store: Store,
     runtime: Runtime,
     connection: Connection,
-    output: Output,
+    talk: Arc<dyn Talk>,
+}
+
+/// How far a login came.
+enum Outcome {
+    LoggedIn(Credential, bool),
+    Submitted(Submitted),
 }
 
 /// `touchstone login`.
 pub(super) fn run(args: &Login, output: Output) -> Result<(), Error> {
-    let cluster = Config::load()?.cluster(&args.cluster)?;
-    let store = Store::open()?;
-    store.prepare(&args.cluster)?;
-    let runtime = runtime()?;
-    let connection = runtime.block_on(Connection::new(cluster.reach()))?;
-    let session = Session {
-        args,
-        cluster,
-        store,
-        runtime,
-        connection,
-        output,
-    };
-    if args.resume {
-        session.resume()
+    let pin = PinSource::new(args.pin.pin_file.clone());
+    let session = Session::new(args, Arc::new(Person::new(output, pin)))?;
+    let outcome = if args.resume {
+        session.resume()?
     } else {
-        session.ask()
+        session.ask()?
+    };
+    match outcome {
+        Outcome::LoggedIn(credential, written) => {
+            report(&session.store, &credential, written, output)
+        }
+        Outcome::Submitted(submitted) => {
+            output.progress(&format!(
+                "Fetch the certificate later: touchstone login --cluster {} --resume",
+                args.cluster
+            ));
+            let waiting = Waiting {
+                cluster: &args.cluster,
+                request: &submitted.name,
+            };
+            output.data(&waiting, |waiting| format!("{}\n", waiting.request))
+        }
     }
 }
 
-impl Session<'_> {
+/// A login for work that goes on with the certificate. It is kept as ever.
+///
+/// # Errors
+/// As `touchstone login` ends.
+pub fn obtain(args: &Login, talk: Arc<dyn Talk>) -> Result<Credential, Error> {
+    let session = Session::new(args, talk)?;
+    match session.ask()? {
+        Outcome::LoggedIn(credential, _) => Ok(credential),
+        Outcome::Submitted(submitted) => Err(SubmitError::Waiting {
+            name: submitted.name,
+            cluster: args.cluster.clone(),
+            waited: std::time::Duration::ZERO,
+        }
+        .into()),
+    }
+}
+
+impl<'a> Session<'a> {
+    fn new(args: &'a Login, talk: Arc<dyn Talk>) -> Result<Self, Error> {
+        let cluster = Config::load()?.cluster(&args.cluster)?;
+        let store = Store::open()?;
+        store.prepare(&args.cluster)?;
+        let runtime = runtime()?;
+        let connection = runtime.block_on(Connection::new(cluster.reach()))?;
+        Ok(Self {
+            args,
+            cluster,
+            store,
+            runtime,
+            connection,
+            talk,
+        })
+    }
+
     /// A new request.
-    fn ask(&self) -> Result<(), Error> {
+    fn ask(&self) -> Result<Outcome, Error> {
         let args = self.args;
         let user = user(args, &self.cluster, &self.store)?;
         let groups = groups(&args.group)?;
@@ -134,7 +182,7 @@ impl Session<'_> {
         refuse_skew(server_time, Timestamp::now())?;
         let pin = match key.pin_policy {
             Some(PinPolicy::Never) => None,
-            _ => Some(verified_pin(&mut *signer::lock(&card), &args.pin)?),
+            _ => Some(talk::verified_pin(&mut *signer::lock(&card), &*self.talk)?),
         };
         let asked = Asked {
             user,
@@ -143,6 +191,7 @@ impl Session<'_> {
             slot: args.slot,
             yubikey,
             public_key: public_key.clone(),
+            reason: args.reason.clone(),
         };
 
         let [nonce, token] = [random()?, random()?];
@@ -161,7 +210,7 @@ impl Session<'_> {
             evidence: Some(evidence),
         };
         let has_pin = pin.is_some();
-        let notice = Arc::new(self.output);
+        let notice: Arc<dyn Notice> = self.talk.clone();
         let card_key = CardKey::new(Arc::clone(&card), args.slot, public_key, &key, pin, notice);
         let csr = draft.sign(&card_key)?;
 
@@ -175,32 +224,18 @@ impl Session<'_> {
         let token = anonymous.then(|| ReadToken::new(&token));
         let pending = pending(&asked, &submitted, token);
         self.store.note(&args.cluster, &pending)?;
-        self.output
+        self.talk
             .progress(&format!("Request {} submitted.", submitted.name));
         if args.no_wait {
-            return self.leave(&submitted);
+            return Ok(Outcome::Submitted(submitted));
         }
         let credential = self.fetch(&pending, &submitted, &asked)?;
         let written = self.write_to_card(&card, has_pin, &credential, args.slot);
-        self.report(&credential, written)
-    }
-
-    /// `--no-wait`.
-    fn leave(&self, submitted: &Submitted) -> Result<(), Error> {
-        self.output.progress(&format!(
-            "Fetch the certificate later: touchstone login --cluster {} --resume",
-            self.args.cluster
-        ));
-        let waiting = Waiting {
-            cluster: &self.args.cluster,
-            request: &submitted.name,
-        };
-        self.output
-            .data(&waiting, |waiting| format!("{}\n", waiting.request))
+        Ok(Outcome::LoggedIn(credential, written))
     }
 
     /// `--resume`.
-    fn resume(&self) -> Result<(), Error> {
+    fn resume(&self) -> Result<Outcome, Error> {
         let pending =
             self.store
                 .pending(&self.args.cluster)?
@@ -209,7 +244,7 @@ impl Session<'_> {
                     cluster: Some(self.args.cluster.clone()),
                 })?;
         let asked = asked_before(&pending).ok_or(CardError::Malformed("the noted request"))?;
-        self.output
+        self.talk
             .progress(&format!("Fetching request {}.", pending.name));
         let submitted = Submitted {
             name: pending.name.clone(),
@@ -222,13 +257,13 @@ impl Session<'_> {
             && match open(Some(asked.yubikey)) {
                 Ok(card) => self.write_to_card(&card, false, &credential, asked.slot),
                 Err(error) => {
-                    self.output.warn(&format!(
+                    self.talk.warn(&format!(
                         "the certificate was not written to the YubiKey: {error}"
                     ));
                     false
                 }
             };
-        self.report(&credential, written)
+        Ok(Outcome::LoggedIn(credential, written))
     }
 
     /// Waits for the answer, verifies it and keeps it. An answered request is forgotten; one that waits, or whose
@@ -243,7 +278,7 @@ impl Session<'_> {
         if let Some(token) = &pending.token {
             self.connection.read_with(token);
         }
-        let progress = |text: &str| self.output.progress(text);
+        let progress = |text: &str| self.talk.progress(text);
         interrupt::last_words(Some(format!(
             "Request {} stays. Fetch its certificate with: touchstone login --cluster {cluster} --resume",
             pending.name
@@ -303,7 +338,7 @@ impl Session<'_> {
             let access = management_access(&self.args.management)?;
             let mut card = signer::lock(card);
             if !has_pin && matches!(access, ManagementAccess::PinProtected) {
-                verified_pin(&mut *card, &self.args.pin)?;
+                talk::verified_pin(&mut *card, &*self.talk)?;
             }
             card.authenticate(&access)?;
             let _whole = interrupt::shield();
@@ -312,51 +347,55 @@ impl Session<'_> {
         match write() {
             Ok(()) => true,
             Err(error) => {
-                self.output.warn(&format!(
+                self.talk.warn(&format!(
                     "the certificate is kept, but was not written to the YubiKey: {error}. Leave it out with --no-card-write."
                 ));
                 false
             }
         }
     }
+}
 
-    fn report(&self, credential: &Credential, written_to_card: bool) -> Result<(), Error> {
-        let logged_in = LoggedIn {
-            cluster: &credential.cluster,
-            user: &credential.user,
-            groups: &credential.groups,
-            not_before: credential.not_before,
-            not_after: credential.not_after,
-            serial_number: &credential.serial,
-            fingerprint: &credential.fingerprint,
-            yubikey: credential.yubikey,
-            slot: &credential.slot,
-            request: &credential.request,
-            certificate_path: self
-                .store
-                .certificate_path(&credential.cluster)
-                .display()
-                .to_string(),
-            written_to_card,
-        };
-        self.output.data(&logged_in, |one| {
-            let left = one.not_after.duration_since(Timestamp::now()).as_secs();
-            pairs(&[
-                ("logged in to", one.cluster.to_owned()),
-                ("as", one.user.to_owned()),
-                ("groups", one.groups.join(", ")),
-                (
-                    "until",
-                    format!(
-                        "{} ({} left)",
-                        status::in_local_time(one.not_after),
-                        status::span(left.max(0))
-                    ),
+fn report(
+    store: &Store,
+    credential: &Credential,
+    written_to_card: bool,
+    output: Output,
+) -> Result<(), Error> {
+    let logged_in = LoggedIn {
+        cluster: &credential.cluster,
+        user: &credential.user,
+        groups: &credential.groups,
+        not_before: credential.not_before,
+        not_after: credential.not_after,
+        serial_number: &credential.serial,
+        fingerprint: &credential.fingerprint,
+        yubikey: credential.yubikey,
+        slot: &credential.slot,
+        request: &credential.request,
+        certificate_path: store
+            .certificate_path(&credential.cluster)
+            .display()
+            .to_string(),
+        written_to_card,
+    };
+    output.data(&logged_in, |one| {
+        let left = one.not_after.duration_since(Timestamp::now()).as_secs();
+        pairs(&[
+            ("logged in to", one.cluster.to_owned()),
+            ("as", one.user.to_owned()),
+            ("groups", one.groups.join(", ")),
+            (
+                "until",
+                format!(
+                    "{} ({} left)",
+                    status::in_local_time(one.not_after),
+                    status::span(left.max(0))
                 ),
-                ("certificate", one.certificate_path.clone()),
-            ])
-        })
-    }
+            ),
+            ("certificate", one.certificate_path.clone()),
+        ])
+    })
 }
 
 fn asked_before(pending: &Pending) -> Option<Asked> {
@@ -369,6 +408,7 @@ fn asked_before(pending: &Pending) -> Option<Asked> {
         public_key: hex::decode(&pending.spki)
             .ok()
             .and_then(|spki| PublicKey::from_spki_der(&spki).ok())?,
+        reason: pending.reason.clone(),
     })
 }
 
@@ -384,6 +424,7 @@ fn pending(asked: &Asked, submitted: &Submitted, token: Option<ReadToken>) -> Pe
         slot: asked.slot.to_string(),
         spki: hex::encode(asked.public_key.spki_der()),
         submitted: whole_second(Timestamp::now()),
+        reason: asked.reason.clone(),
     }
 }
 
@@ -399,6 +440,7 @@ fn credential(cluster: &str, asked: &Asked, request: &str, issued: Issued) -> Cr
         yubikey: asked.yubikey,
         slot: asked.slot.to_string(),
         request: request.to_owned(),
+        reason: asked.reason.clone(),
         chain_pem: issued.chain_pem,
     }
 }

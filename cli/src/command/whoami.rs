@@ -59,7 +59,7 @@ pub(super) fn run(args: &Whoami, output: Output) -> Result<(), Error> {
         (key, public_key, pin)
     };
     let card_key = CardKey::new(card, slot, public_key, &key, pin, Arc::new(output));
-    let identity = tls::Identity::new(card_key, &credential.chain_pem)?;
+    let identity = tls::Identity::new(Arc::new(card_key), &credential.chain_pem)?;
 
     let runtime = super::login::runtime()?;
     let (server, review) = runtime.block_on(async {
