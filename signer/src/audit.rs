@@ -74,6 +74,9 @@ pub enum Event {
     PolicyLoaded {
         /// SHA-256 of the file.
         sha256: String,
+        /// Which policy of its process it is, 1 for the one it started with.
+        #[serde(default)]
+        generation: u64,
     },
     /// A policy file was not taken; the last good one stays in force.
     PolicyRefused {
@@ -150,6 +153,9 @@ pub struct Intent {
     pub ttl_seconds: u32,
     /// SHA-256 of the policy file.
     pub policy_sha256: String,
+    /// Which policy of its process that was, 1 for the one it started with.
+    #[serde(default)]
+    pub policy_generation: u64,
     /// SHA-256 of the issuing certificate.
     pub ca: String,
     /// SHA-256 of the bytes that will be signed.

@@ -53,6 +53,9 @@ pub struct GrantSpec {
     pub ttl_seconds: i64,
     /// SHA-256 of the policy file that granted it, lower-case hexadecimal.
     pub policy_sha256: String,
+    /// Which policy of its process that was, 1 for the one it started with.
+    #[serde(default)]
+    pub policy_generation: i64,
     /// What is to be signed, recorded before it is. After an interruption there can be several, the latest last: at most
     /// one of them was delivered.
     pub intents: Vec<GrantIntent>,

@@ -1,11 +1,17 @@
 //! The policy in force: read from its file, and read again when the file changes.
 //!
 //! A broken file at the start is an error. A broken one later leaves the last good policy in force, loudly. A change is
-//! found by content, so that a ConfigMap's symbolic links may swap beneath the path.
+//! found by content, so that a ConfigMap's symbolic links may swap beneath the path, and counts once two looks have found
+//! the same: half of a policy can be a policy, and whoever writes it without a rename shows us halves.
+
+#[cfg(test)]
+mod tests;
 
 use crate::review::Snapshot;
+use aws_lc_rs::digest::{self, SHA256};
 use std::{
-    fs, io,
+    fs::{self, File},
+    io::{self, Read as _},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -17,7 +23,7 @@ use touchstone_common::{
 };
 
 /// How often the file is looked at.
-pub const INTERVAL: Duration = Duration::from_secs(2);
+pub const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why the policy or a root it is judged with cannot be used. Each message completes "failed to …".
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +55,7 @@ pub enum PolicyFileError {
         /// What the system said.
         source: io::Error,
     },
-    /// The file is far too large to be a policy.
+    /// The file is too large to be a policy.
     #[error("read the policy file {}: it has more than {MAX_POLICY_BYTES} bytes", path.display())]
     TooLarge {
         /// The file.
@@ -68,7 +74,7 @@ impl PolicyFileError {
                 "name a file with exactly one self-signed CA certificate in PEM with --attestation-root".into()
             }
             Self::RootRead { .. } => "name a readable file with --attestation-root".into(),
-            Self::TooLarge { .. } => "name the policy file with --policy".into(),
+            Self::TooLarge { .. } => "name the policy file with --policy; a policy that is so large says more than it must".into(),
         }
     }
 }
@@ -96,8 +102,10 @@ pub fn attestation_roots(files: &[PathBuf]) -> Result<Roots, PolicyFileError> {
 #[derive(Debug)]
 pub struct PolicyFile {
     path: PathBuf,
-    /// The content last looked at, good or bad: a broken file is reported once.
-    seen: Vec<u8>,
+    /// SHA-256 of the content last looked at; `None`: there was none.
+    seen: Option<[u8; 32]>,
+    /// Of the content that was last found twice, and so judged: a broken file is reported once.
+    judged: Option<[u8; 32]>,
     snapshot: watch::Sender<Arc<Snapshot>>,
 }
 
@@ -118,8 +126,9 @@ impl PolicyFile {
     /// # Errors
     /// When it cannot be read or is refused.
     pub fn open(path: &Path, roots: Roots) -> Result<Self, PolicyFileError> {
-        let seen = read(path)?;
-        let policy = Policy::parse(&path.display().to_string(), &seen)?.with_generation(1);
+        let content = read(path)?;
+        let policy = Policy::parse(&path.display().to_string(), &content)?.with_generation(1);
+        let seen = Some(policy.digest());
         let (snapshot, _) = watch::channel(Arc::new(Snapshot {
             policy,
             roots: Arc::new(roots),
@@ -127,6 +136,7 @@ impl PolicyFile {
         Ok(Self {
             path: path.to_owned(),
             seen,
+            judged: seen,
             snapshot,
         })
     }
@@ -139,26 +149,23 @@ impl PolicyFile {
 
     /// Looks at the file once.
     pub fn check(&mut self) -> Change {
-        let content = match read(&self.path) {
-            Ok(content) => content,
-            Err(error) => {
-                // A file that is gone has no content: it is reported once, and again when it comes back broken.
-                let news = !self.seen.is_empty();
-                self.seen.clear();
-                return if news {
-                    Change::Refused(error)
-                } else {
-                    Change::None
-                };
-            }
-        };
-        if content == self.seen {
+        let content = read(&self.path);
+        let digest = content.as_ref().ok().map(|content| sha256(content));
+        let is_still = self.seen == digest;
+        self.seen = digest;
+        if !is_still || self.judged == digest {
             return Change::None;
         }
-        self.seen = content;
+        self.judged = digest;
+        let content = match content {
+            Ok(content) => content,
+            Err(error) => return Change::Refused(error),
+        };
         let last = self.snapshot.borrow().clone();
-        match Policy::parse(&self.path.display().to_string(), &self.seen) {
-            Ok(policy) if policy.digest() == last.policy.digest() => Change::None,
+        if digest == Some(last.policy.digest()) {
+            return Change::None;
+        }
+        match Policy::parse(&self.path.display().to_string(), &content) {
             Ok(policy) => {
                 let generation = last.policy.generation().saturating_add(1);
                 let snapshot = Arc::new(Snapshot {
@@ -173,17 +180,32 @@ impl PolicyFile {
     }
 }
 
-/// The file's content, if it is not far too large.
+fn sha256(content: &[u8]) -> [u8; 32] {
+    // SHA-256 gives 32 bytes.
+    digest::digest(&SHA256, content)
+        .as_ref()
+        .try_into()
+        .unwrap_or_default()
+}
+
+/// The file's content, if it is not too large. What is no plain file, such as a pipe, is read too.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, PolicyFileError> {
-    let at = |source| PolicyFileError::Read {
+    let read = || {
+        let mut content = Vec::new();
+        let most = u64::try_from(MAX_POLICY_BYTES).unwrap_or(u64::MAX);
+        File::open(path)?
+            .take(most.saturating_add(1))
+            .read_to_end(&mut content)?;
+        Ok(content)
+    };
+    let content = read().map_err(|source| PolicyFileError::Read {
         path: path.to_owned(),
         source,
-    };
-    let metadata = fs::metadata(path).map_err(at)?;
-    if metadata.len() > MAX_POLICY_BYTES as u64 {
+    })?;
+    if content.len() > MAX_POLICY_BYTES {
         return Err(PolicyFileError::TooLarge {
             path: path.to_owned(),
         });
     }
-    fs::read(path).map_err(at)
+    Ok(content)
 }

@@ -13,6 +13,7 @@ use crate::{
 use kube::Client;
 use std::{num::NonZeroUsize, sync::Arc};
 use tokio_util::sync::CancellationToken;
+use touchstone_common::policy::Policy;
 
 /// How many engineers' evidence is remembered.
 const EVIDENCE: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not zero");
@@ -68,9 +69,7 @@ impl Service {
             signer_name: signer_name.clone(),
         };
         audit.append(clock.now(), started).await?;
-        let loaded = Event::PolicyLoaded {
-            sha256: hex::encode(snapshot.borrow().policy.digest()),
-        };
+        let loaded = loaded(&snapshot.borrow().policy);
         audit.append(clock.now(), loaded).await?;
         let ending = watch_ca(Arc::clone(&authority), Arc::clone(&clock));
         let context = Arc::new(Context::new(Parts {
@@ -90,6 +89,13 @@ impl Service {
         };
         audit.append(clock.now(), Event::Stopped {}).await?;
         Ok(result?)
+    }
+}
+
+fn loaded(policy: &Policy) -> Event {
+    Event::PolicyLoaded {
+        sha256: hex::encode(policy.digest()),
+        generation: policy.generation(),
     }
 }
 
@@ -135,13 +141,12 @@ async fn watch_policy(
         let event = match change {
             Change::None => continue,
             Change::Loaded(snapshot) => {
-                let sha256 = hex::encode(snapshot.policy.digest());
                 tracing::info!(
-                    sha256,
+                    sha256 = hex::encode(snapshot.policy.digest()),
                     generation = snapshot.policy.generation(),
                     "a new policy is in force"
                 );
-                Event::PolicyLoaded { sha256 }
+                loaded(&snapshot.policy)
             }
             Change::Refused(error) => {
                 let message = controller::chain(&error);

@@ -7,6 +7,7 @@ use super::{
     Finding, Policy, Position,
     at::At,
     explain::shortened,
+    index::Index,
     pattern::is_reserved,
     user::{EnrolledKey, TeamId, User},
     wire,
@@ -75,6 +76,8 @@ pub(super) fn policy(wire: wire::Policy, digest: [u8; 32]) -> Result<Policy, Vec
         rules.push(check.rule(rule, &default_key, max_ttl));
     }
 
+    let mut sorted: Vec<usize> = (0..users.len()).collect();
+    sorted.sort_unstable_by_key(|i| users.get(*i).map(|user| &user.name));
     match cluster {
         Some(cluster) if check.findings.is_empty() => Ok(Policy {
             cluster,
@@ -84,7 +87,9 @@ pub(super) fn policy(wire: wire::Policy, digest: [u8; 32]) -> Result<Policy, Vec
             by_name,
             by_creator,
             teams: check.team_names,
+            index: Index::of(&rules),
             rules,
+            sorted,
             digest,
             generation: 1,
         }),

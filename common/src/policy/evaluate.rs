@@ -1,7 +1,7 @@
 //! Judging a request.
 //!
-//! Every rule is tried and every one of its conditions, so that a denial can name all that is missing. What came of it is
-//! kept as bits; words are made of them only where someone reads them.
+//! Every rule that can have a say is tried, and every one of its conditions, so that a denial can name all that is missing.
+//! What came of it is kept as bits; words are made of them only where someone reads them.
 
 use super::{
     Policy, explain,
@@ -55,7 +55,7 @@ pub struct KeyFacts<'a> {
 pub struct Evaluation {
     /// The verdict.
     pub verdict: Verdict,
-    /// What each rule made of it, in the order of the file.
+    /// What the rules made of it, in the order of the file: every rule that could have a say, or just every rule.
     pub outcomes: Vec<Outcome>,
 }
 
@@ -156,24 +156,80 @@ impl Outcome {
     }
 }
 
+/// Judges by the rules that can have a say.
 pub(super) fn evaluate(policy: &Policy, facts: &Facts<'_>) -> Evaluation {
-    let user = policy.user(facts.user);
-    let outcomes = if facts.groups.len() <= MAX_GROUPS {
-        let mut memo = Memo::default();
-        let rules = policy.rules.iter().enumerate();
-        rules
-            .map(|(i, rule)| outcome(policy, i, rule, user, facts, &mut memo))
-            .collect()
-    } else {
-        Vec::new()
+    let user = match asking(policy, facts) {
+        Ok(user) => user,
+        Err(reason) => return Evaluation::denied(vec![reason], Vec::new()),
     };
-    let verdict = verdict(policy, facts, user, &outcomes);
-    Evaluation { verdict, outcomes }
+    let by_group = || policy.index.by_group(facts);
+    let by_who = || policy.index.by_who(user, facts);
+    let mut judging = Judging::of(policy, facts);
+    let outcomes = judging.outcomes(by_group().or_fewer(by_who()).into_rules());
+    match decide(policy, facts, &outcomes) {
+        Ok(verdict) => Evaluation { verdict, outcomes },
+        Err(obstacles) => {
+            // A denial says who has the group, and what else is near.
+            let outcomes = judging.outcomes(by_group().and(by_who()).into_rules());
+            let reasons = explain::obstacles(policy, facts, user, &outcomes, &obstacles);
+            Evaluation::denied(reasons, outcomes)
+        }
+    }
 }
 
-/// What rules ask again and again of one request: the rules of a policy share a few zones and reason patterns.
-#[derive(Default)]
-struct Memo<'p> {
+/// Judges by every rule. The verdict is that of [`evaluate`], to the letter.
+pub(super) fn evaluate_by_every_rule(policy: &Policy, facts: &Facts<'_>) -> Evaluation {
+    let outcomes = Judging::of(policy, facts).outcomes(0..policy.rules.len());
+    let user = match asking(policy, facts) {
+        Ok(user) => user,
+        Err(reason) => return Evaluation::denied(vec![reason], outcomes),
+    };
+    match decide(policy, facts, &outcomes) {
+        Ok(verdict) => Evaluation { verdict, outcomes },
+        Err(obstacles) => {
+            let reasons = explain::obstacles(policy, facts, user, &outcomes, &obstacles);
+            Evaluation::denied(reasons, outcomes)
+        }
+    }
+}
+
+impl Evaluation {
+    fn denied(reasons: Vec<String>, outcomes: Vec<Outcome>) -> Self {
+        Self {
+            verdict: Verdict::Deny { reasons },
+            outcomes,
+        }
+    }
+}
+
+/// Who asks; or why no rule has to be asked.
+fn asking<'p>(policy: &'p Policy, facts: &Facts<'_>) -> Result<&'p User, String> {
+    // Again, though no policy that loads has such a pattern, and no request that parses such a name.
+    let names = facts.groups.iter().map(GroupName::as_str);
+    if let Some(name) = names
+        .chain([facts.user.as_str()])
+        .find(|name| is_reserved(name))
+    {
+        return Err(explain::reserved(name));
+    }
+    if facts.groups.is_empty() || facts.groups.len() > MAX_GROUPS {
+        return Err(explain::group_count(facts.groups.len()));
+    }
+    let user = policy.user(facts.user);
+    let user = user.ok_or_else(|| explain::unknown_user(policy, facts.user))?;
+    if facts.cluster != &policy.cluster {
+        return Err(explain::wrong_cluster(policy, facts.cluster));
+    }
+    Ok(user)
+}
+
+/// One request held against rules. What they ask again and again is remembered: the rules of a policy share a few zones
+/// and reason patterns.
+struct Judging<'p, 'f> {
+    policy: &'p Policy,
+    facts: &'f Facts<'f>,
+    user: Option<&'p User>,
+    reason_length: usize,
     walls: Vec<(&'p str, Wall)>,
     matches: Vec<(&'p Arc<Regex>, bool)>,
 }
@@ -181,25 +237,98 @@ struct Memo<'p> {
 /// The most answers of a kind that are remembered: they are found by looking through them.
 const REMEMBERED: usize = 8;
 
-impl<'p> Memo<'p> {
-    fn wall(&mut self, hours: &'p Hours, now: Timestamp) -> Wall {
+impl<'p, 'f> Judging<'p, 'f> {
+    fn of(policy: &'p Policy, facts: &'f Facts<'f>) -> Self {
+        Self {
+            policy,
+            facts,
+            user: policy.user(facts.user),
+            reason_length: facts.reason.chars().count(),
+            walls: Vec::new(),
+            matches: Vec::new(),
+        }
+    }
+
+    fn outcomes(&mut self, rules: impl IntoIterator<Item = usize>) -> Vec<Outcome> {
+        let rules = rules.into_iter();
+        rules.filter_map(|index| self.outcome(index)).collect()
+    }
+
+    fn outcome(&mut self, index: usize) -> Option<Outcome> {
+        let rule = self.policy.rules.get(index)?;
+        let facts = self.facts;
+        let mut groups = 0;
+        // Those beyond the most that a request may have find no bit, and the request is denied for them.
+        for (i, group) in facts.groups.iter().take(MAX_GROUPS).enumerate() {
+            if rule.speaks_of(group.as_str()) {
+                groups |= 1 << i;
+            }
+        }
+        let mut failures = Failures::default();
+        failures.note(Field::Groups, groups == 0);
+        failures.note(
+            Field::Who,
+            match (&rule.who, self.user) {
+                (None, _) => false,
+                (Some(_), None) => true,
+                (Some(who), Some(user)) => !who.includes(user, facts),
+            },
+        );
+        failures.note(
+            Field::Clusters,
+            match &rule.clusters {
+                None => facts.cluster != &self.policy.cluster,
+                Some(patterns) => !patterns.iter().any(|p| p.matches(facts.cluster.as_str())),
+            },
+        );
+        if let Some(hours) = &rule.hours {
+            failures.note(Field::Hours, !hours.contain(self.wall(hours)));
+        }
+        if let Some(reason) = &rule.reason {
+            let pattern = reason.pattern.as_ref();
+            failures.note(
+                Field::ReasonPattern,
+                pattern.is_some_and(|p| !self.is_match(p)),
+            );
+            failures.note(
+                Field::ReasonMinLength,
+                self.reason_length < usize::from(reason.min_length),
+            );
+        }
+        if let Some(key) = &rule.key {
+            let failed = key.check(&facts.key);
+            failures.note(Field::KeyAlgorithms, failed.algorithm);
+            failures.note(Field::KeyAttested, failed.attested);
+            failures.note(Field::KeyMinFirmware, failed.firmware);
+            failures.note(Field::KeyPin, failed.pin);
+            failures.note(Field::KeySlots, failed.slot);
+            failures.note(Field::KeyTouch, failed.touch);
+        }
+        Some(Outcome {
+            rule: index,
+            groups,
+            failures,
+        })
+    }
+
+    fn wall(&mut self, hours: &'p Hours) -> Wall {
         let zone = hours.zone_name();
         if let Some((_, wall)) = self.walls.iter().find(|(known, _)| *known == zone) {
             return *wall;
         }
-        let wall = hours.wall(now);
+        let wall = hours.wall(self.facts.now);
         if self.walls.len() < REMEMBERED {
             self.walls.push((zone, wall));
         }
         wall
     }
 
-    fn is_match(&mut self, pattern: &'p Arc<Regex>, reason: &str) -> bool {
+    fn is_match(&mut self, pattern: &'p Arc<Regex>) -> bool {
         let mut known = self.matches.iter();
         if let Some((_, is_match)) = known.find(|(known, _)| Arc::ptr_eq(known, pattern)) {
             return *is_match;
         }
-        let is_match = pattern.is_match(reason);
+        let is_match = pattern.is_match(self.facts.reason);
         if self.matches.len() < REMEMBERED {
             self.matches.push((pattern, is_match));
         }
@@ -207,106 +336,36 @@ impl<'p> Memo<'p> {
     }
 }
 
-fn outcome<'p>(
-    policy: &Policy,
-    index: usize,
-    rule: &'p Rule,
-    user: Option<&User>,
-    facts: &Facts<'_>,
-    memo: &mut Memo<'p>,
-) -> Outcome {
-    let mut groups = 0;
-    for (i, group) in facts.groups.iter().enumerate() {
-        if rule.speaks_of(group.as_str()) {
-            groups |= 1 << i;
-        }
-    }
-    let mut failures = Failures::default();
-    failures.note(Field::Groups, groups == 0);
-    failures.note(
-        Field::Who,
-        match (&rule.who, user) {
-            (None, _) => false,
-            (Some(_), None) => true,
-            (Some(who), Some(user)) => !who.includes(user, facts),
-        },
-    );
-    failures.note(
-        Field::Clusters,
-        match &rule.clusters {
-            None => facts.cluster != &policy.cluster,
-            Some(patterns) => !patterns.iter().any(|p| p.matches(facts.cluster.as_str())),
-        },
-    );
-    if let Some(hours) = &rule.hours {
-        failures.note(Field::Hours, !hours.contain(memo.wall(hours, facts.now)));
-    }
-    if let Some(reason) = &rule.reason {
-        let pattern = reason.pattern.as_ref();
-        failures.note(
-            Field::ReasonPattern,
-            pattern.is_some_and(|p| !memo.is_match(p, facts.reason)),
-        );
-        let length = facts.reason.chars().count();
-        failures.note(
-            Field::ReasonMinLength,
-            length < usize::from(reason.min_length),
-        );
-    }
-    if let Some(key) = &rule.key {
-        let failed = key.check(&facts.key);
-        failures.note(Field::KeyAlgorithms, failed.algorithm);
-        failures.note(Field::KeyAttested, failed.attested);
-        failures.note(Field::KeyMinFirmware, failed.firmware);
-        failures.note(Field::KeyPin, failed.pin);
-        failures.note(Field::KeySlots, failed.slot);
-        failures.note(Field::KeyTouch, failed.touch);
-    }
-    Outcome {
-        rule: index,
-        groups,
-        failures,
-    }
+/// What keeps a group from being granted.
+pub(super) enum Obstacle<'p> {
+    /// A rule denies the `group`th.
+    Denied { group: usize, by: &'p Rule },
+    /// No rule grants the `group`th.
+    NotGranted { group: usize },
 }
 
-fn verdict(
-    policy: &Policy,
+/// What comes of the outcomes of the rules that speak of a requested group and are for who asks; others change nothing.
+fn decide<'p>(
+    policy: &'p Policy,
     facts: &Facts<'_>,
-    user: Option<&User>,
     outcomes: &[Outcome],
-) -> Verdict {
-    let deny = |reason| Verdict::Deny {
-        reasons: vec![reason],
-    };
-    // Again, though no policy that loads has such a pattern, and no request that parses such a name.
-    let names = facts.groups.iter().map(GroupName::as_str);
-    if let Some(name) = names
-        .chain([facts.user.as_str()])
-        .find(|name| is_reserved(name))
-    {
-        return deny(explain::reserved(name));
-    }
-    if facts.groups.is_empty() || facts.groups.len() > MAX_GROUPS {
-        return deny(explain::group_count(facts.groups.len()));
-    }
-    let Some(user) = user else {
-        return deny(explain::unknown_user(policy, facts.user));
-    };
-    if facts.cluster != &policy.cluster {
-        return deny(explain::wrong_cluster(policy, facts.cluster));
-    }
-
-    let judged = || policy.rules.iter().zip(outcomes);
-    let mut reasons = Vec::new();
+) -> Result<Verdict, Vec<Obstacle<'p>>> {
+    let applying: Vec<(&Rule, &Outcome)> = outcomes
+        .iter()
+        .filter(|outcome| outcome.applies())
+        .filter_map(|outcome| Some((policy.rules.get(outcome.rule)?, outcome)))
+        .collect();
+    let mut obstacles = Vec::new();
     let mut used: Vec<(&Rule, &Outcome)> = Vec::new();
-    for (i, group) in facts.groups.iter().enumerate() {
+    for group in 0..facts.groups.len() {
         let of = |decision| {
-            judged().filter(move |(rule, outcome)| {
-                rule.decision == decision && outcome.applies() && outcome.speaks_of(i)
+            let rules = applying.iter().copied();
+            rules.filter(move |(rule, outcome)| {
+                rule.decision == decision && outcome.speaks_of(group)
             })
         };
-        if let Some((rule, _)) = of(Decision::Deny).next() {
-            reasons.push(explain::denied_by_rule(rule, group));
+        if let Some((by, _)) = of(Decision::Deny).next() {
+            obstacles.push(Obstacle::Denied { group, by });
             continue;
         }
         let longest = |decision| {
@@ -315,13 +374,11 @@ fn verdict(
         };
         match longest(Decision::Auto).or_else(|| longest(Decision::Manual)) {
             Some(grant) => used.push(grant),
-            None => reasons.push(explain::not_granted(
-                policy, facts, user, outcomes, i, group,
-            )),
+            None => obstacles.push(Obstacle::NotGranted { group }),
         }
     }
-    if !reasons.is_empty() {
-        return Verdict::Deny { reasons };
+    if !obstacles.is_empty() {
+        return Err(obstacles);
     }
 
     used.sort_by_key(|(_, outcome)| outcome.rule);
@@ -342,8 +399,8 @@ fn verdict(
         .iter()
         .any(|(rule, _)| rule.decision == Decision::Manual)
     {
-        Verdict::Wait { ttl, rules, stages }
+        Ok(Verdict::Wait { ttl, rules, stages })
     } else {
-        Verdict::Approve { ttl, rules }
+        Ok(Verdict::Approve { ttl, rules })
     }
 }

@@ -4,14 +4,17 @@ mod long;
 
 use super::{
     Policy,
-    evaluate::{Evaluation, Facts, Field, Outcome, Verdict},
+    evaluate::{Evaluation, Facts, Field, Obstacle, Outcome, Verdict},
     key::algorithm_name,
     pattern::Pattern,
     rule::{Decision, Rule, Who},
     user::{TeamId, User},
 };
 use crate::name::{ClusterName, GroupName, MAX_GROUPS, UserName};
-use std::fmt::{self, Write as _};
+use std::{
+    collections::HashSet,
+    fmt::{self, Write as _},
+};
 
 /// The most characters of the short form.
 const SHORT: usize = 1000;
@@ -19,6 +22,10 @@ const SHORT: usize = 1000;
 const QUOTED: usize = 60;
 /// The most names of a list that are shown.
 const LISTED: usize = 4;
+/// How many users before and after a name in the order of the alphabet are looked at.
+const BESIDE: usize = 32;
+/// The most of a user's own rules in which something near is looked for.
+const NEAR: usize = 256;
 /// How alike two names must be for one to be offered for the other.
 const ALIKE: f64 = 0.6;
 
@@ -173,7 +180,13 @@ pub(super) fn group_count(count: usize) -> String {
 }
 
 pub(super) fn unknown_user(policy: &Policy, user: &UserName) -> String {
-    let known = policy.users.iter().map(|u| u.name.as_str());
+    let name = |place: &usize| policy.users.get(*place).map(|user| user.name.as_str());
+    // Those that sort beside it, for a large policy has too many to look at: what is typed wrong mostly begins right.
+    let place = policy
+        .sorted
+        .partition_point(|of| name(of) < Some(user.as_str()));
+    let beside = policy.sorted.iter().take(place.saturating_add(BESIDE));
+    let known = beside.skip(place.saturating_sub(BESIDE)).filter_map(name);
     let mut said = format!("{user} is not a user of this policy");
     if let Some(near) = nearest(user.as_str(), known) {
         let _ = write!(said, "; did you mean {near}?");
@@ -188,7 +201,22 @@ pub(super) fn wrong_cluster(policy: &Policy, cluster: &ClusterName) -> String {
     )
 }
 
-pub(super) fn denied_by_rule(rule: &Rule, group: &GroupName) -> String {
+/// Why groups are not granted, one reason for each obstacle.
+pub(super) fn obstacles(
+    policy: &Policy,
+    facts: &Facts<'_>,
+    user: &User,
+    outcomes: &[Outcome],
+    obstacles: &[Obstacle<'_>],
+) -> Vec<String> {
+    let reason = |obstacle: &Obstacle<'_>| match *obstacle {
+        Obstacle::Denied { group, by } => Some(denied_by_rule(by, facts.groups.get(group)?)),
+        Obstacle::NotGranted { group } => Some(not_granted(policy, facts, user, outcomes, group)),
+    };
+    obstacles.iter().filter_map(reason).collect()
+}
+
+fn denied_by_rule(rule: &Rule, group: &GroupName) -> String {
     let until = rule
         .hours
         .as_ref()
@@ -196,20 +224,27 @@ pub(super) fn denied_by_rule(rule: &Rule, group: &GroupName) -> String {
     format!("rule {:?} denies group {group}{until}", rule.name)
 }
 
-/// Why no rule grants a group, what would, and what else is near.
-pub(super) fn not_granted(
+/// Why no rule grants a group, what would, and what else is near. The outcomes are at least those of the rules that speak
+/// of a requested group and of those that are for the user.
+fn not_granted(
     policy: &Policy,
     facts: &Facts<'_>,
     user: &User,
     outcomes: &[Outcome],
     index: usize,
-    group: &GroupName,
 ) -> String {
-    let granting = || {
-        let judged = policy.rules.iter().zip(outcomes);
-        judged.filter(|(rule, _)| rule.decision != Decision::Deny)
+    let Some(group) = facts.groups.get(index) else {
+        return String::new();
     };
-    let candidates = || granting().filter(|(_, outcome)| outcome.speaks_of(index));
+    let granting: Vec<(&Rule, &Outcome)> = outcomes
+        .iter()
+        .filter_map(|outcome| Some((policy.rules.get(outcome.rule())?, outcome)))
+        .filter(|(rule, _)| rule.decision != Decision::Deny)
+        .collect();
+    let candidates = || {
+        let speaking = granting.iter().copied();
+        speaking.filter(|(_, outcome)| outcome.speaks_of(index))
+    };
     let for_user = |outcome: &Outcome| !outcome.failures().has(Field::Who);
 
     let closest = candidates()
@@ -238,22 +273,27 @@ pub(super) fn not_granted(
             you_are_in(policy, user)
         )
     };
-    let near = granting()
+    let near = granting
+        .iter()
         .filter(|(_, outcome)| for_user(outcome))
+        .take(NEAR)
         .flat_map(|(rule, _)| rule.groups.iter().map(move |pattern| (rule, pattern)))
-        .map(|(rule, pattern)| {
-            let likeness = strsim::normalized_levenshtein(
-                group.as_str(),
-                pattern.as_str().trim_end_matches('*'),
-            );
-            (rule, pattern, likeness)
-        })
+        .map(|(rule, pattern)| (rule, pattern, likeness(group, pattern)))
         .filter(|(_, _, likeness)| *likeness >= ALIKE)
         .max_by(|a, b| a.2.total_cmp(&b.2));
     if let Some((rule, pattern, _)) = near {
         let _ = write!(said, ". Nearest: rule {:?} grants {pattern}", rule.name);
     }
     said
+}
+
+/// From 0, nothing in common, to 1.
+fn likeness(group: &GroupName, pattern: &Pattern) -> f64 {
+    if pattern.matches_but_for_the_namespace(group.as_str()) {
+        return 1.0;
+    }
+    let without_stars = pattern.as_str().trim_end_matches('*');
+    strsim::normalized_levenshtein(group.as_str(), without_stars)
 }
 
 /// The name of `known` that is most like `text`, if any is like it at all.
@@ -267,49 +307,50 @@ pub(super) fn nearest<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) 
         .map(|(name, _)| name)
 }
 
-fn who_of<'a>(policy: &Policy, whos: impl IntoIterator<Item = &'a Who>) -> String {
+fn who_of<'a>(policy: &'a Policy, whos: impl IntoIterator<Item = &'a Who>) -> String {
+    let mut seen: HashSet<(&str, &str)> = HashSet::new();
     let mut names: Vec<String> = Vec::new();
     for who in whos {
-        let teams = who
-            .teams
-            .iter()
-            .map(|t| format!("team {}", policy.team(*t)));
-        let users = who.users.iter().map(ToString::to_string);
+        let teams = who.teams.iter().map(|team| ("team ", policy.team(*team)));
+        let users = who.users.iter().map(|user| ("", user.as_str()));
         let groups = who.kubernetes_groups.iter();
-        let groups = groups.map(|g| format!("Kubernetes group {g}"));
-        for name in teams.chain(users).chain(groups) {
-            if !names.contains(&name) {
-                names.push(name);
+        let groups = groups.map(|group| ("Kubernetes group ", &**group));
+        for (kind, name) in teams.chain(users).chain(groups) {
+            if seen.insert((kind, name)) && names.len() < LISTED {
+                names.push(format!("{kind}{name}"));
             }
         }
     }
-    listed(&names, " or ")
+    listed(&names, seen.len(), " or ")
 }
 
 fn you_are_in(policy: &Policy, user: &User) -> String {
     let team = |id: &TeamId| policy.team(*id).to_owned();
-    let teams: Vec<_> = user.teams.iter().map(team).collect();
+    let teams: Vec<_> = user.teams.iter().take(LISTED).map(team).collect();
     if teams.is_empty() {
         "you are in no team".to_owned()
     } else {
-        format!("you are in {}", listed(&teams, " and "))
+        format!("you are in {}", listed(&teams, user.teams.len(), " and "))
     }
 }
 
 fn patterns_of(patterns: &[Pattern]) -> String {
-    let names: Vec<_> = patterns.iter().map(ToString::to_string).collect();
-    listed(&names, " or ")
+    let first = patterns.iter().take(LISTED);
+    let names: Vec<_> = first.map(ToString::to_string).collect();
+    listed(&names, patterns.len(), " or ")
 }
 
-fn listed(names: &[String], word: &str) -> String {
+/// The first names of so many.
+fn listed(names: &[String], count: usize, word: &str) -> String {
     match names {
         [] => "nobody".to_owned(),
-        [one] => one.clone(),
-        [most @ .., last] if names.len() <= LISTED => format!("{}{word}{last}", most.join(", ")),
-        _ => {
-            let shown: Vec<_> = names.iter().take(LISTED).cloned().collect();
-            format!("{} and {} more", shown.join(", "), names.len() - LISTED)
-        }
+        [one] if count == 1 => one.clone(),
+        [most @ .., last] if count == names.len() => format!("{}{word}{last}", most.join(", ")),
+        _ => format!(
+            "{} and {} more",
+            names.join(", "),
+            count.saturating_sub(names.len())
+        ),
     }
 }
 

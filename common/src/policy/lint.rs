@@ -18,6 +18,9 @@ use std::{
     fmt,
 };
 
+/// Where Kubernetes keeps its own: whoever may change what runs there can take the cluster.
+const SYSTEM_NAMESPACE: &str = "kube-system";
+
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
@@ -180,6 +183,11 @@ impl Look<'_> {
         for at in &rule.groups.value {
             self.group(at, denies);
         }
+        if let Some(namespaces) = rule.namespaces.as_ref().filter(|_| !denies) {
+            for at in &namespaces.value {
+                self.namespace(at);
+            }
+        }
         if let Some(clusters) = rule.clusters.as_ref() {
             let reached =
                 |at: &At<String>| Pattern::parse(&at.value).is_ok_and(|p| p.matches(self.cluster));
@@ -243,6 +251,18 @@ impl Look<'_> {
                 at.value.replace('*', "x") + ":y"
             );
             self.warn("denies-less-than-it-seems", Some(at.position), message);
+        }
+    }
+
+    fn namespace(&mut self, at: &At<String>) {
+        let takes_in = |pattern: Pattern| !pattern.is_name() && pattern.matches(SYSTEM_NAMESPACE);
+        if Pattern::parse(&at.value).is_ok_and(takes_in) {
+            let message = format!(
+                "namespace {:?} takes in {SYSTEM_NAMESPACE}, where what runs the cluster is; name the namespaces, or begin \
+                 the pattern",
+                at.value
+            );
+            self.warn("takes-in-kube-system", Some(at.position), message);
         }
     }
 

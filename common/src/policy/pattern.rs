@@ -3,8 +3,14 @@
 //! A pattern is matched against the whole name. `*` stands for any characters but a colon, also none; `**` for any
 //! characters, also none. So `jit:oncall:payments*` matches `jit:oncall:payments` and `jit:oncall:payments-ro`, not
 //! `jit:oncall:payments:admin` and not `x:jit:oncall:payments`. There is no escape: names with a star cannot be named.
+//! In a group's pattern, `{namespace}` stands for a namespace of those that the rule names.
+
+mod namespace;
+
+pub(crate) use namespace::{TEMPLATE, is_label};
 
 use crate::name::MAX_NAME_CHARS;
+use namespace::Namespace;
 use std::{fmt, sync::Arc};
 
 /// What no policy can reach: the names that Kubernetes keeps for itself, and those that the embedded API does.
@@ -26,11 +32,13 @@ pub(crate) fn after_reserved(name: &str) -> Option<&str> {
 /// A checked pattern.
 #[derive(Clone, Debug)]
 pub(crate) struct Pattern {
+    /// As it was written, but for `{namespace}`, which is written out: `jit:oncall:{payments,team-*}`.
     text: Arc<str>,
-    /// The characters before the first star: what does not begin so does not match.
+    /// The characters before the first star or template: what does not begin so does not match.
     prefix: Arc<str>,
-    /// What follows the prefix; empty where the pattern has no star.
+    /// What follows the prefix; empty where the pattern is a name.
     rest: Vec<Token>,
+    namespace: Option<Namespace>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,13 +46,25 @@ enum Token {
     Any,
     AnyButColon,
     Char(char),
+    /// Matched as a star is; what it took is looked at afterwards.
+    Namespace,
 }
 
 /// Why a pattern was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PatternError {
+    #[error("has a brace that is not of `{{namespace}}`, the only template there is")]
+    Brace,
     #[error("is longer than {MAX_NAME_CHARS} characters")]
     Long,
+    #[error(
+        "leaves open which text is the namespace: give `{{namespace}}` a part between colons without stars, and no `**` before it"
+    )]
+    NamespaceBesideStar,
+    #[error("has `{{namespace}}` twice; it can stand in one place only")]
+    NamespaceTwice,
+    #[error("has `{{namespace}}`, and the rule does not say which: name them under `namespaces`")]
+    NamespacesMissing,
     #[error("has three stars in a row; `*` and `**` are all there is")]
     Stars,
 }
@@ -62,23 +82,60 @@ impl Pattern {
             return Err(PatternError::Stars);
         }
         let (prefix, rest) = text.split_at(text.find('*').unwrap_or(text.len()));
-        let mut tokens = Vec::new();
-        let mut chars = rest.chars().peekable();
-        while let Some(c) = chars.next() {
-            tokens.push(match c {
-                '*' if chars.next_if_eq(&'*').is_some() => Token::Any,
-                '*' => Token::AnyButColon,
-                c => Token::Char(c),
-            });
-        }
         Ok(Self {
             text: text.into(),
             prefix: prefix.into(),
-            rest: tokens,
+            rest: tokens(rest).collect(),
+            namespace: None,
+        })
+    }
+
+    /// A pattern that may have `{namespace}` in it, which stands for the given ones.
+    pub(crate) fn template(
+        text: &str,
+        namespaces: Option<&Arc<[Self]>>,
+    ) -> Result<Self, PatternError> {
+        let Some((before, after)) = text.split_once(TEMPLATE) else {
+            return match text.contains(['{', '}']) {
+                true => Err(PatternError::Brace),
+                false => Self::parse(text),
+            };
+        };
+        if after.contains(TEMPLATE) {
+            return Err(PatternError::NamespaceTwice);
+        }
+        if before.contains(['{', '}']) || after.contains(['{', '}']) {
+            return Err(PatternError::Brace);
+        }
+        let namespaces = namespaces.ok_or(PatternError::NamespacesMissing)?;
+        let namespace = Namespace::between(before, after, namespaces)?;
+        let (mut left, right) = (Self::parse(before)?, Self::parse(after)?);
+        if before.chars().count() + after.chars().count() >= MAX_NAME_CHARS {
+            return Err(PatternError::Long);
+        }
+        left.rest.push(Token::Namespace);
+        left.rest.extend(tokens(after));
+        Ok(Self {
+            text: format!("{before}{}{}", namespace.alternatives(), right.text).into(),
+            namespace: Some(namespace),
+            ..left
         })
     }
 
     pub(crate) fn matches(&self, name: &str) -> bool {
+        self.has_form(name)
+            && self
+                .namespace
+                .as_ref()
+                .is_none_or(|namespace| namespace.is_allowed_in(name))
+    }
+
+    /// Whether the pattern would match but for the namespace in the name.
+    pub(crate) fn matches_but_for_the_namespace(&self, name: &str) -> bool {
+        self.namespace.is_some() && self.has_form(name) && !self.matches(name)
+    }
+
+    fn has_form(&self, name: &str) -> bool {
         match name.strip_prefix(&*self.prefix) {
             None => false,
             Some(rest) if self.rest.is_empty() => rest.is_empty(),
@@ -88,9 +145,10 @@ impl Pattern {
 
     /// Whether the pattern matches any reserved name.
     pub(crate) fn can_match_reserved(&self) -> bool {
-        RESERVED_PREFIXES
-            .iter()
-            .any(|prefix| self.can_match_from(prefix))
+        RESERVED_PREFIXES.iter().any(|prefix| {
+            let namespace = self.namespace.as_ref().filter(|n| n.is_first());
+            self.can_match_from(prefix) && namespace.is_none_or(|n| n.is_allowed_in(prefix))
+        })
     }
 
     /// Whether the pattern matches any name that begins so.
@@ -114,11 +172,21 @@ impl Pattern {
             .map(Token::Char)
             .chain(other.rest.iter().copied());
         self.is_end(self.run(tokens))
+            && self
+                .namespace
+                .as_ref()
+                .is_none_or(|namespace| namespace.covers(other))
+    }
+
+    /// Whether the pattern is a name: it has no star and no template.
+    pub(crate) fn is_name(&self) -> bool {
+        self.rest.is_empty()
     }
 
     /// Whether the pattern names nothing itself: `*`, `**`, `*:*` and their like.
     pub(crate) fn is_all_stars(&self) -> bool {
-        self.text.contains('*') && self.text.chars().all(|c| matches!(c, '*' | ':'))
+        let nothing = |c| matches!(c, '*' | ':' | '{' | '}');
+        self.text.contains('*') && self.text.chars().all(nothing)
     }
 
     /// Whether the last star stops at a colon and nothing follows it.
@@ -130,7 +198,7 @@ impl Pattern {
         &self.text
     }
 
-    /// The characters before the first star.
+    /// The characters before the first star or template.
     pub(crate) fn prefix(&self) -> &str {
         &self.prefix
     }
@@ -148,10 +216,14 @@ impl Pattern {
                     continue;
                 }
                 match (token, next_in_name) {
-                    (Token::Any, _) | (Token::AnyButColon, Token::AnyButColon) => next |= 1 << i,
-                    (Token::AnyButColon, Token::Char(c)) if c != ':' => next |= 1 << i,
+                    (Token::Any, _)
+                    | (Token::AnyButColon, Token::AnyButColon | Token::Namespace)
+                    | (Token::Namespace, Token::Namespace) => next |= 1 << i,
+                    (Token::AnyButColon | Token::Namespace, Token::Char(c)) if c != ':' => {
+                        next |= 1 << i;
+                    }
                     (Token::Char(wanted), Token::Char(c)) if *wanted == c => next |= 1 << (i + 1),
-                    (Token::AnyButColon | Token::Char(_), _) => {}
+                    (Token::AnyButColon | Token::Char(_) | Token::Namespace, _) => {}
                 }
             }
             reached = self.skip_stars(next);
@@ -165,12 +237,32 @@ impl Pattern {
     /// A star may stand for nothing.
     fn skip_stars(&self, mut reached: Reached) -> Reached {
         for (i, token) in self.rest.iter().enumerate() {
-            if matches!(token, Token::Any | Token::AnyButColon) && reached & (1 << i) != 0 {
+            if !matches!(token, Token::Char(_)) && reached & (1 << i) != 0 {
                 reached |= 1 << (i + 1);
             }
         }
         reached
     }
+
+    /// What stands before and after the template.
+    #[cfg(test)]
+    fn around(&self) -> Option<(String, String)> {
+        let (before, rest) = self.text.split_once('{')?;
+        let (_, after) = rest.split_once('}')?;
+        Some((before.to_owned(), after.to_owned()))
+    }
+}
+
+/// The tokens of a text without templates.
+fn tokens(text: &str) -> impl Iterator<Item = Token> + '_ {
+    let mut chars = text.chars().peekable();
+    std::iter::from_fn(move || {
+        Some(match chars.next()? {
+            '*' if chars.next_if_eq(&'*').is_some() => Token::Any,
+            '*' => Token::AnyButColon,
+            c => Token::Char(c),
+        })
+    })
 }
 
 impl fmt::Display for Pattern {

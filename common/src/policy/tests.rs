@@ -24,18 +24,30 @@ fn policy(text: &str) -> Policy {
     Policy::parse("policy.yaml", text.as_bytes()).unwrap_or_else(|e| panic!("{e}"))
 }
 
+/// Alice (payments), bob (sre) and carol (no team).
+const USERS: [(&str, &str); 3] = [
+    (
+        "alice",
+        "- { name: alice, teams: [payments], keys: [{ serial: 1 }], usernames: [\"oidc:alice\"] }\n",
+    ),
+    (
+        "bob",
+        "- { name: bob, teams: [sre], keys: [{ serial: 2 }] }\n",
+    ),
+    ("carol", "- { name: carol }\n"),
+];
+
 /// A policy of these rules, with alice (payments), bob (sre) and carol (no team).
 fn rules(rules: &str) -> Policy {
+    rules_without("", rules)
+}
+
+/// The same, but for one of the users.
+fn rules_without(gone: &str, rules: &str) -> Policy {
+    let users = USERS.iter().filter(|(name, _)| *name != gone);
+    let users: String = users.map(|(_, line)| *line).collect();
     policy(&format!(
-        "apiVersion: touchstone.dev/v1
-kind: Policy
-cluster: prod
-users:
-- {{ name: alice, teams: [payments], keys: [{{ serial: 1 }}], usernames: [\"oidc:alice\"] }}
-- {{ name: bob, teams: [sre], keys: [{{ serial: 2 }}] }}
-- {{ name: carol }}
-rules:
-{rules}"
+        "apiVersion: touchstone.dev/v1\nkind: Policy\ncluster: prod\nusers:\n{users}rules:\n{rules}"
     ))
 }
 

@@ -187,9 +187,14 @@ pub(crate) struct Rule {
     /// Who the rule is for. A rule that denies may leave it out: then it is for everyone.
     #[serde(default)]
     pub(crate) who: Given<At<Who>>,
-    /// The groups: `*` stands for any characters but a colon, `**` for any characters.
+    /// The groups: `*` stands for any characters but a colon, `**` for any characters, `{namespace}` for one of
+    /// `namespaces`.
     #[schemars(length(min = 1))]
     pub(crate) groups: At<Vec<At<String>>>,
+    /// The namespaces that `{namespace}` in `groups` stands for; `*` stands for any characters of one.
+    #[serde(default)]
+    #[schemars(with = "Vec<NamespacePattern>", length(min = 1))]
+    pub(crate) namespaces: Given<At<Vec<At<String>>>>,
     /// Only for these clusters; `*` and `**` as in groups. Default: the policy's cluster.
     #[serde(default)]
     #[schemars(length(min = 1))]
@@ -213,6 +218,15 @@ pub(crate) struct Rule {
     #[serde(default)]
     pub(crate) approvals: Given<At<Approvals>>,
 }
+
+/// A namespace, or a pattern of namespaces such as `team-*`.
+#[derive(Debug, JsonSchema)]
+#[schemars(inline)]
+struct NamespacePattern(
+    #[expect(dead_code, reason = "a name for the schema")]
+    #[schemars(regex(pattern = "^[a-z0-9*]([a-z0-9*-]{0,61}[a-z0-9*])?$"))]
+    String,
+);
 
 /// Who a rule is for: anyone who is named, in a team, or in a Kubernetes group.
 #[derive(Debug, Default, Deserialize, JsonSchema)]

@@ -88,6 +88,7 @@ pub(super) fn of(
             cluster: cluster.to_owned(),
             ttl_seconds: i64::from(intent.ttl().as_secs()),
             policy_sha256: hex::encode(intent.policy_digest()),
+            policy_generation: i64::try_from(intent.policy_generation()).unwrap_or(i64::MAX),
             intents: vec![to_sign],
         },
     )

@@ -194,8 +194,9 @@ impl Context {
             "issued"
         );
         let note = format!(
-            "certificate issued: grant {grant_name}, until {}",
-            issued.validity.not_after
+            "certificate issued: grant {grant_name}, until {}, by policy generation {}",
+            issued.validity.not_after,
+            intent.policy_generation()
         );
         self.events
             .publish(
@@ -274,6 +275,7 @@ fn record_of(
         key_sha256: spec.key_sha256.clone(),
         ttl_seconds: intent.ttl().as_secs(),
         policy_sha256: spec.policy_sha256.clone(),
+        policy_generation: intent.policy_generation(),
         ca: to_sign.ca.clone(),
         tbs_sha256: to_sign.tbs_sha256.clone(),
     }

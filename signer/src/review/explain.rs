@@ -79,7 +79,7 @@ pub fn explain(
         },
         now,
     };
-    let evaluation = snapshot.policy.evaluate(&facts);
+    let evaluation = snapshot.policy.evaluate_by_every_rule(&facts);
     let violations = evaluation
         .outcomes
         .iter()

@@ -6,7 +6,7 @@ use crate::{
     policy::{
         at::At,
         hours::{Days, Hours, Minute},
-        pattern::{Pattern, after_reserved, is_reserved},
+        pattern::{Pattern, PatternError, TEMPLATE, after_reserved, is_label, is_reserved},
         rule::{Decision, ReasonCondition, Rule, Stage, Who},
         user::TeamId,
         wire,
@@ -39,11 +39,12 @@ impl Check {
         }
         let own = wire.key.as_ref().map(|at| self.key_parts(&at.value));
         let own = own.unwrap_or_default();
+        let namespaces = self.namespaces(wire);
         self.findings.extend(own.contradiction(key));
         Rule {
             name: wire.name.value.as_str().into(),
             who: self.who(wire, denies),
-            groups: self.groups(&wire.groups, denies),
+            groups: self.groups(&wire.groups, denies, namespaces.as_ref()),
             clusters: wire.clusters.as_ref().map(|at| self.clusters(at)),
             max_ttl: self.max_ttl(wire, max),
             reason: wire.reason.as_ref().map(|at| self.reason(at)),
@@ -121,12 +122,56 @@ impl Check {
         }
     }
 
-    fn groups(&mut self, all: &At<Vec<At<String>>>, denies: bool) -> Vec<Pattern> {
+    /// What `{namespace}` in the rule's groups stands for.
+    fn namespaces(&mut self, wire: &wire::Rule) -> Option<Arc<[Pattern]>> {
+        let all = wire.namespaces.as_ref()?;
+        self.not_empty("namespaces", all.position, all.value.len());
+        let mut groups = wire.groups.value.iter();
+        if !groups.any(|at| at.value.contains(TEMPLATE)) {
+            self.at(
+                all,
+                format!("no group of the rule has {TEMPLATE}, which is what namespaces are for"),
+            );
+        }
+        let patterns = all.value.iter().filter_map(|at| self.namespace(at));
+        Some(patterns.collect())
+    }
+
+    fn namespace(&mut self, at: &At<String>) -> Option<Pattern> {
+        let text = &at.value;
+        let what = format!("namespace {:?}", shown(text));
+        let pattern = self.ok(at, &what, Pattern::parse(text))?;
+        if text.contains("**") {
+            self.at(
+                at,
+                format!("{what} has two stars: one is enough, a namespace has no colon"),
+            );
+        } else if !is_label(&text.replace('*', "x")) {
+            self.at(
+                at,
+                format!(
+                    "{what} is none that Kubernetes has: at most 63 lower-case letters, digits and `-`, none at an edge"
+                ),
+            );
+        }
+        Some(pattern)
+    }
+
+    fn groups(
+        &mut self,
+        all: &At<Vec<At<String>>>,
+        denies: bool,
+        namespaces: Option<&Arc<[Pattern]>>,
+    ) -> Vec<Pattern> {
         self.not_empty("groups", all.position, all.value.len());
         let mut patterns = Vec::new();
         for at in &all.value {
-            let name = |text: &str| GroupName::parse(text).map(drop).map_err(|e| e.to_string());
-            let Some(pattern) = self.pattern("group", at, denies, name) else {
+            let name = |text: &str| {
+                let name = GroupName::parse(&text.replace(TEMPLATE, "x"));
+                name.map(drop).map_err(|e| e.to_string())
+            };
+            let pattern = Pattern::template(&at.value, namespaces);
+            let Some(pattern) = self.pattern("group", at, pattern, denies, name) else {
                 continue;
             };
             if !denies && pattern.can_match_reserved() {
@@ -153,7 +198,7 @@ impl Check {
         };
         all.value
             .iter()
-            .filter_map(|at| self.pattern("cluster", at, false, name))
+            .filter_map(|at| self.pattern("cluster", at, Pattern::parse(&at.value), false, name))
             .collect()
     }
 
@@ -161,11 +206,12 @@ impl Check {
         &mut self,
         what: &str,
         at: &At<String>,
+        pattern: Result<Pattern, PatternError>,
         reserved_too: bool,
         name: impl Fn(&str) -> Result<(), String>,
     ) -> Option<Pattern> {
         let what = format!("{what} {:?}", shown(&at.value));
-        let pattern = self.ok(at, &what, Pattern::parse(&at.value))?;
+        let pattern = self.ok(at, &what, pattern)?;
         // What stands around the stars has to be what a name may have; what a name may not begin with is said elsewhere.
         let sample = at.value.replace("**", "x").replace('*', "x");
         let sample = match after_reserved(&sample) {

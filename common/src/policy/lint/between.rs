@@ -354,7 +354,7 @@ impl<'a> Look<'a> {
         let policy: &'a Policy = self.policy;
         for (pattern, at) in rule.groups.iter().zip(&written.groups.value) {
             // `grants-everything` says it of these already.
-            if !pattern.as_str().contains('*') || pattern.is_all_stars() {
+            if pattern.is_name() || pattern.is_all_stars() {
                 continue;
             }
             let others = policy.rules.iter().enumerate();

@@ -71,6 +71,36 @@ fn a_kubernetes_group_does_not_make_a_stranger_a_user() {
 }
 
 #[test]
+fn a_template_grants_its_namespaces_and_no_others() {
+    let policy = rules(
+        "- { name: on call, who: { teams: [payments] }, groups: [\"jit:oncall:{namespace}\"], namespaces: [payments, \"team-*\"], decision: auto }
+- { name: not that one, groups: [\"jit:oncall:{namespace}\"], namespaces: [\"team-legacy*\"], decision: deny }",
+    );
+    for (group, outcome) in [
+        ("jit:oncall:payments", "approve 30m"),
+        ("jit:oncall:team-a", "approve 30m"),
+        ("jit:oncall:team-legacy", "deny"),
+        ("jit:oncall:billing", "deny"),
+        ("jit:oncall:kube-system", "deny"),
+        ("jit:oncall:team-", "deny"),
+        ("jit:oncall:Team-a", "deny"),
+        ("jit:oncall:team-a:admin", "deny"),
+    ] {
+        assert_eq!(
+            request("alice", &[group]).outcome(&policy),
+            outcome,
+            "{group}"
+        );
+    }
+    let both = ["jit:oncall:payments", "jit:oncall:billing"];
+    assert_eq!(request("alice", &both).outcome(&policy), "deny");
+    assert_eq!(
+        request("bob", &["jit:oncall:payments"]).outcome(&policy),
+        "deny"
+    );
+}
+
+#[test]
 fn a_rule_that_denies_wins_wherever_it_stands() {
     let deny = "- { name: no, groups: [\"a*\"], decision: deny }\n";
     for both in [

@@ -30,6 +30,39 @@ fn a_denial_names_the_team_that_has_the_group_and_what_is_near() {
 }
 
 #[test]
+fn a_denial_names_the_namespaces_that_a_rule_has() {
+    let policy = rules(
+        "- { name: on call, who: { teams: [payments] }, groups: [\"jit:oncall:{namespace}\"], namespaces: [payments, \"pay-*\"], decision: auto }",
+    );
+    assert_eq!(
+        request("alice", &["jit:oncall:billing"]).short(&policy),
+        "denied: no rule grants group jit:oncall:billing. Nearest: rule \"on call\" grants jit:oncall:{payments,pay-*}"
+    );
+    assert_eq!(
+        request("bob", &["jit:oncall:payments"]).short(&policy),
+        "denied: group jit:oncall:payments is granted to team payments; you are in sre"
+    );
+}
+
+#[test]
+fn what_is_near_is_found_in_a_large_policy_too() {
+    let users: String = (0..5_000)
+        .map(|i| format!("- {{ name: user{i:05} }}\n"))
+        .collect();
+    let text =
+        format!("apiVersion: touchstone.dev/v1\nkind: Policy\ncluster: prod\nusers:\n{users}");
+    let policy = policy(&text);
+    assert_eq!(
+        request("user03330x", &["a"]).short(&policy),
+        "denied: user03330x is not a user of this policy; did you mean user03330?"
+    );
+    assert_eq!(
+        request("zzz", &["a"]).short(&policy),
+        "denied: zzz is not a user of this policy"
+    );
+}
+
+#[test]
 fn a_denial_names_everything_that_is_missing() {
     let policy = policy(EXAMPLE);
     let said = request("alice@example.com", &["jit:oncall:payments"])
@@ -95,7 +128,7 @@ fn every_condition_that_fails_is_listed_by_field() {
         key.touch_policy = crate::attestation::TouchPolicy::Never;
     }
     let facts = request.facts();
-    let evaluation = policy.evaluate(&facts);
+    let evaluation = policy.evaluate_by_every_rule(&facts);
     let fields: Vec<_> = evaluation.outcomes[0]
         .violations(&policy, &facts)
         .into_iter()
@@ -128,7 +161,7 @@ fn the_long_form_shows_the_request_the_verdict_and_every_rule() {
     let policy = policy(EXAMPLE);
     let request = request("alice@example.com", &["jit:oncall:payments"]);
     let facts = request.facts();
-    let evaluation = policy.evaluate(&facts);
+    let evaluation = policy.evaluate_by_every_rule(&facts);
     assert!(matches!(evaluation.verdict, Verdict::Approve { .. }));
     let long = evaluation.long(&policy, &facts).to_string();
     for text in [

@@ -319,3 +319,39 @@ fn a_rule_for_people_without_keys_is_found() {
         "{found:?}"
     );
 }
+
+#[test]
+fn namespaces_that_take_in_the_clusters_own_are_found() {
+    let with = |namespaces: &str| {
+        of(
+            "groups: [\"oncall-payments\", \"jit:oncall:payments*\"]",
+            &format!("groups: [\"jit:oncall:{{namespace}}\"]\n    namespaces: {namespaces}"),
+        )
+    };
+    assert_eq!(with("[\"*\"]"), [(Warning, "takes-in-kube-system")]);
+    assert_eq!(with("[\"kube-*\"]"), [(Warning, "takes-in-kube-system")]);
+    assert_eq!(with("[kube-system, \"team-*\"]"), []);
+}
+
+#[test]
+fn a_template_is_held_against_other_groups_as_a_pattern_is() {
+    let both = |second: &str| {
+        let rule = "  - { name: on call, who: { teams: [payments, sre] }, groups: [\"jit:ns:{namespace}\"], \
+                    namespaces: [\"team-*\"], decision: auto }\n";
+        of(
+            "  # Never on the night",
+            &format!("{rule}{second}  # Never on the night"),
+        )
+    };
+    let deny = "  - { name: no, groups: [\"jit:ns:*\"], decision: deny }\n";
+    assert_eq!(
+        both(deny),
+        [(Error, "shadowed"), (Warning, "denies-less-than-it-seems")]
+    );
+    let narrower = "  - { name: no, groups: [\"jit:ns:{namespace}\"], namespaces: [\"team-a*\"], decision: deny }\n";
+    assert_eq!(both(narrower), []);
+    let other = "  - { name: b, who: { teams: [security] }, groups: [\"jit:ns:team-b\"], decision: auto }\n";
+    assert_eq!(both(other), [(Warning, "swallows-others")]);
+    let outside = "  - { name: b, who: { teams: [security] }, groups: [\"jit:ns:billing\"], decision: auto }\n";
+    assert_eq!(both(outside), []);
+}

@@ -290,6 +290,59 @@ fn a_rule_that_denies_may_reach_everything() {
 }
 
 #[test]
+fn templates_and_namespaces_go_together() {
+    let with = |groups: &str, namespaces: &str| {
+        changed(
+            "groups: [\"jit:oncall:cluster\"]",
+            &format!("groups: [\"{groups}\"]\n    namespaces: {namespaces}"),
+        )
+    };
+    policy(&with(
+        "jit:oncall:{namespace}",
+        "[payments, \"team-*\", \"*\"]",
+    ));
+    refused(
+        "\"jit:oncall:cluster\"",
+        "\"jit:oncall:{namespace}\"",
+        "policy.yaml:39:14: group \"jit:oncall:{namespace}\" has `{namespace}`, and the rule does not say which: name \
+         them under `namespaces`",
+    );
+    for (groups, namespaces, said) in [
+        (
+            "jit:a",
+            "[payments]",
+            "no group of the rule has {namespace}",
+        ),
+        ("jit:{namespace}", "[]", "namespaces is an empty list"),
+        ("jit:{namespace}", "[\"**\"]", "has two stars"),
+        (
+            "jit:{namespace}",
+            "[Payments]",
+            "is none that Kubernetes has",
+        ),
+        (
+            "jit:{namespace}",
+            "[\"a:b\"]",
+            "is none that Kubernetes has",
+        ),
+        ("jit:{namespace}", "[\"-a\"]", "is none that Kubernetes has"),
+        ("jit:{namespace}", "[\"\"]", "is none that Kubernetes has"),
+        (
+            "jit:{namespace}*",
+            "[a]",
+            "leaves open which text is the namespace",
+        ),
+        ("{namespace}:{namespace}", "[a]", "twice"),
+        ("jit:{namspace}", "[a]", "has a brace"),
+        ("{namespace}:masters", "[system]", "reaches reserved names"),
+        ("{namespace}:masters", "[\"*\"]", "reaches reserved names"),
+    ] {
+        let refusal = refusal(&with(groups, namespaces));
+        assert!(refusal.contains(said), "{refusal}");
+    }
+}
+
+#[test]
 fn names_are_held_to_the_rules_of_certificates() {
     for (from, to) in [
         ("jit:oncall:payments*", "a  b*"),

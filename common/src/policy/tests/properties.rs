@@ -1,11 +1,14 @@
 //! What holds for every policy and request.
 
+mod model;
+
 use super::{EXAMPLE, Request, request, rules};
 use crate::{
     key::KeyAlgorithm,
     name::GroupName,
-    policy::{Policy, Verdict},
+    policy::{Decision, Policy, Verdict},
 };
+use model::Model;
 use proptest::prelude::*;
 
 /// How much a verdict gives: deny, wait, approve.
@@ -24,50 +27,52 @@ fn ttl(verdict: &Verdict) -> Option<u32> {
     }
 }
 
-fn who() -> impl Strategy<Value = &'static str> {
-    prop::sample::select(vec![
-        "{ users: [alice] }",
-        "{ teams: [payments] }",
-        "{ teams: [sre] }",
-        "{ users: [bob, carol], teams: [payments] }",
-    ])
-}
-
-fn pattern() -> impl Strategy<Value = &'static str> {
-    prop::sample::select(vec!["a", "b", "a*", "*", "jit:*", "jit:**", "jit:*:x"])
-}
-
 /// A rule that grants, without its name.
-fn grant() -> impl Strategy<Value = String> {
-    let conditions = prop::sample::select(vec![
-        "",
-        ", reason: { pattern: \"^INC\" }",
-        ", maxTTL: 15m",
-        ", key: { algorithms: [p384] }",
-        ", key: { touch: never }",
-        ", hours: { from: \"08:00\", to: \"09:00\", zone: UTC }",
-    ]);
-    let decision = prop::sample::select(vec!["auto", "auto", "manual, approvals: kubernetes"]);
-    (who(), pattern(), pattern(), conditions, decision).prop_map(
-        |(who, p, q, conditions, decision)| {
-            format!("who: {who}, groups: [\"{p}\", \"{q}\"]{conditions}, decision: {decision}")
-        },
-    )
-}
-
-/// A rule that denies, without its name.
-fn deny() -> impl Strategy<Value = String> {
-    (prop::option::of(who()), pattern()).prop_map(|(who, p)| {
-        let who = who.map_or_else(String::new, |who| format!("who: {who}, "));
-        format!("{who}groups: [\"{p}\"], decision: deny")
+fn grant() -> impl Strategy<Value = Model> {
+    let decision = prop::sample::select(vec![Decision::Auto, Decision::Auto, Decision::Manual]);
+    let who = prop::sample::select(model::WHO[1..].to_vec());
+    let parts = (
+        who,
+        pattern(),
+        pattern(),
+        0..model::CONDITIONS.len(),
+        decision,
+    );
+    parts.prop_map(|(who, p, q, condition, decision)| Model {
+        who,
+        patterns: vec![p, q],
+        condition,
+        decision,
     })
 }
 
-fn any_rules() -> impl Strategy<Value = Vec<String>> {
+/// A rule that denies, without its name.
+fn deny() -> impl Strategy<Value = Model> {
+    let who = prop::sample::select(model::WHO.to_vec());
+    // Conditions of hours and clusters only: a rule that denies takes no others.
+    let condition = prop::sample::select(vec![0, 0, model::NIGHT, model::OTHER_CLUSTER]);
+    (who, pattern(), condition).prop_map(|(who, p, condition)| Model {
+        who,
+        patterns: vec![p],
+        condition,
+        decision: Decision::Deny,
+    })
+}
+
+fn pattern() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(
+        model::PATTERNS
+            .iter()
+            .map(|(text, _)| *text)
+            .collect::<Vec<_>>(),
+    )
+}
+
+fn any_rules() -> impl Strategy<Value = Vec<Model>> {
     prop::collection::vec(prop_oneof![3 => grant(), 1 => deny()], 0..6)
 }
 
-fn policy_of(all: &[String]) -> Policy {
+fn policy_of(all: &[Model]) -> Policy {
     let text: String = all
         .iter()
         .enumerate()
@@ -78,16 +83,25 @@ fn policy_of(all: &[String]) -> Policy {
 
 fn any_request() -> impl Strategy<Value = Request> {
     let user = prop::sample::select(vec!["alice", "bob", "carol", "mallory"]);
-    let group = prop::sample::select(vec!["a", "b", "ab", "jit:x", "jit:y:x"]);
+    let group = prop::sample::select(model::GROUPS.to_vec());
     let groups = prop::collection::btree_set(group, 1..4);
     let reason = prop::sample::select(vec!["", "INC-1 x"]);
     let algorithm = prop::sample::select(vec![KeyAlgorithm::P256, KeyAlgorithm::P384]);
-    (user, groups, reason, algorithm, any::<bool>()).prop_map(
-        |(user, groups, reason, algorithm, attested)| {
+    let leads = any::<bool>();
+    let ttl = prop::option::of(600..7200_u64);
+    let hour = 0..24_u8;
+    let key = (algorithm, any::<bool>());
+    (user, groups, reason, key, leads, ttl, hour).prop_map(
+        |(user, groups, reason, (algorithm, attested), leads, ttl, hour)| {
             let groups: Vec<_> = groups.into_iter().collect();
             request(user, &groups).with(|r| {
                 r.reason = reason.into();
                 r.algorithm = algorithm;
+                r.now = format!("2026-07-01T{hour:02}:30:00Z").parse().unwrap();
+                r.ttl = ttl.map(|seconds| crate::ttl::Ttl::from_secs(seconds).unwrap());
+                if leads {
+                    r.kubernetes_groups = vec!["leads".into()];
+                }
                 if !attested {
                     r.attested = None;
                 }
@@ -121,6 +135,95 @@ proptest! {
         if let Err(error) = Policy::parse("p", &bytes) {
             prop_assert!(!error.findings().is_empty());
         }
+    }
+
+    /// What a policy answers, held against the plain reading of its rules.
+    #[test]
+    fn the_verdict_is_the_one_that_the_rules_say(all in any_rules(), request in any_request()) {
+        let verdict = request.verdict(&policy_of(&all));
+        let plain = model::judge(&all, &request);
+        prop_assert_eq!((rank(&verdict), ttl(&verdict)), plain);
+    }
+
+    #[test]
+    fn the_rules_that_are_not_looked_at_would_change_nothing(all in any_rules(), request in any_request()) {
+        let policy = policy_of(&all);
+        let facts = request.facts();
+        let (quick, whole) = (policy.evaluate(&facts), policy.evaluate_by_every_rule(&facts));
+        prop_assert_eq!(&quick.verdict, &whole.verdict);
+        prop_assert_eq!(whole.outcomes.len(), all.len());
+        for outcome in &quick.outcomes {
+            prop_assert_eq!(outcome, &whole.outcomes[outcome.rule()]);
+        }
+    }
+
+    /// The explanation's outcomes and violations, and nothing else, lead to the verdict.
+    #[test]
+    fn the_explanation_and_the_verdict_never_disagree(all in any_rules(), request in any_request()) {
+        let policy = policy_of(&all);
+        let facts = request.facts();
+        let evaluation = policy.evaluate_by_every_rule(&facts);
+        let (mut least, mut denies) = (2, false);
+        for i in 0..request.groups.len() {
+            let holding = |decision| {
+                evaluation.outcomes.iter().any(|outcome| {
+                    policy.rules()[outcome.rule()].decision() == decision
+                        && outcome.speaks_of(i)
+                        && outcome.violations(&policy, &facts).is_empty()
+                })
+            };
+            denies |= holding(Decision::Deny);
+            least = least.min(if holding(Decision::Auto) { 2 } else { u8::from(holding(Decision::Manual)) });
+        }
+        let known = policy.user(facts.user).is_some();
+        prop_assert_eq!(rank(&evaluation.verdict), if denies || !known { 0 } else { least });
+        let first = evaluation.short();
+        let word = ["denied: ", "waiting for ", "granted for "][usize::from(rank(&evaluation.verdict))];
+        prop_assert!(first.starts_with(word), "{}", first);
+        let long = evaluation.long(&policy, &facts).to_string();
+        prop_assert_eq!(long.lines().next(), first.lines().next());
+        for (i, outcome) in evaluation.outcomes.iter().enumerate() {
+            let line = format!("  r{i} ({}): {}\n", all[i].decision, if outcome.applies() { "applies" } else { "does not apply" });
+            prop_assert!(long.contains(&line), "{}\n{}", line, long);
+        }
+    }
+
+    #[test]
+    fn the_order_of_the_groups_decides_nothing(
+        all in any_rules(), request in any_request(), turn in any::<prop::sample::Index>(),
+    ) {
+        let policy = policy_of(&all);
+        let turned = request.clone().with(|r| {
+            let by = turn.index(r.groups.len());
+            r.groups.rotate_left(by);
+        });
+        let (one, other) = (request.verdict(&policy), turned.verdict(&policy));
+        match (one, other) {
+            (Verdict::Deny { reasons: mut a }, Verdict::Deny { reasons: mut b }) => {
+                a.sort_unstable();
+                b.sort_unstable();
+                prop_assert_eq!(a, b);
+            }
+            (one, other) => prop_assert_eq!(one, other),
+        }
+    }
+
+    #[test]
+    fn a_policy_without_a_user_gives_nobody_more(
+        all in any_rules(), request in any_request(), gone in prop::sample::select(vec!["alice", "bob", "carol"]),
+    ) {
+        let text: String = all.iter().enumerate().map(|(i, rule)| format!("- {{ name: r{i}, {rule} }}\n")).collect();
+        let text = if text.is_empty() { "  []".to_owned() } else { text };
+        let (before, after) = (rules(&text), super::rules_without(gone, &text));
+        prop_assert!(after.user(&gone.parse().unwrap()).is_none());
+        let (had, has) = (request.verdict(&before), request.verdict(&after));
+        if request.user.as_str() == gone {
+            prop_assert_eq!(rank(&has), 0);
+        } else {
+            prop_assert_eq!((rank(&has), ttl(&has)), (rank(&had), ttl(&had)));
+        }
+        let creator = format!("oidc:{gone}");
+        prop_assert!(!after.speaks_for(&creator, &request.user));
     }
 
     #[test]
@@ -192,7 +295,7 @@ proptest! {
     fn every_denial_says_why_in_a_thousand_characters(all in any_rules(), request in any_request()) {
         let policy = policy_of(&all);
         let facts = request.facts();
-        let evaluation = policy.evaluate(&facts);
+        let evaluation = policy.evaluate_by_every_rule(&facts);
         if let Verdict::Deny { reasons } = &evaluation.verdict {
             prop_assert!(!reasons.is_empty());
         }
