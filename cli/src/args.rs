@@ -2,7 +2,11 @@
 
 use crate::{card::Algorithm, error::Exit};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
-use std::{fmt::Write as _, path::PathBuf, time::Duration};
+use std::{
+    fmt::{self, Write as _},
+    path::PathBuf,
+    time::Duration,
+};
 use touchstone_common::{
     attestation::{PinPolicy, Slot, TouchPolicy},
     ttl::Ttl,
@@ -59,6 +63,10 @@ pub enum Command {
     Whoami(Whoami),
     /// Forget a certificate
     Logout(Logout),
+    /// Carry kubectl's requests to the API server, over TLS signed by the YubiKey
+    Proxy(Proxy),
+    /// Print a credential for kubectl, which runs this by itself; starts the proxy when none runs
+    Credential(Credential),
     /// Say where the clusters are and whom to trust
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -324,6 +332,103 @@ pub struct Logout {
     /// Writing.
     #[command(flatten)]
     pub management: ManagementArgs,
+}
+
+/// How long the proxy keeps the PIN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PinCache {
+    /// Not at all: it is asked for whenever the card wants it.
+    Off,
+    /// In locked memory, while the certificate lives.
+    Session,
+}
+
+impl fmt::Display for PinCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Off => "off",
+            Self::Session => "session",
+        })
+    }
+}
+
+/// How the proxy behaves.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Proxy")]
+pub struct ProxySession {
+    /// How long the proxy keeps the PIN
+    #[arg(long, value_enum, default_value_t = PinCache::Session)]
+    pub pin_cache: PinCache,
+    /// Two minutes before the certificate ends, ask for the next one
+    #[arg(long)]
+    pub renew: bool,
+    /// Let Impersonate-* headers (kubectl --as) pass
+    #[arg(long)]
+    pub allow_impersonation: bool,
+}
+
+/// `proxy`.
+#[derive(Debug, Args)]
+pub struct Proxy {
+    /// The cluster, as `touchstone config list` names it
+    #[arg(long, value_name = "NAME")]
+    pub cluster: String,
+    /// Listen on this port of 127.0.0.1 from now on; a kubeconfig that names another needs touchstone setup again
+    #[arg(long, value_name = "N")]
+    pub port: Option<u16>,
+    /// A group to ask for when there is no certificate; by default those of the last one
+    #[arg(long, value_name = "GROUP")]
+    pub group: Vec<String>,
+    /// Why, when there is no certificate; by default the reason of the last one
+    #[arg(long)]
+    pub reason: Option<String>,
+    /// How long a certificate shall live
+    #[arg(long, default_value = "30m")]
+    pub ttl: Ttl,
+    /// The slot your key is in, until a certificate says
+    #[arg(long, default_value = "9a")]
+    pub slot: Slot,
+    /// Run without a terminal, behind touchstone credential
+    #[arg(long, hide = true)]
+    pub detached: bool,
+    /// How it behaves.
+    #[command(flatten)]
+    pub session: ProxySession,
+    /// Which card.
+    #[command(flatten)]
+    pub card: CardArgs,
+    /// The PIN.
+    #[command(flatten)]
+    pub pin: PinArgs,
+}
+
+/// `credential`.
+#[derive(Debug, Args)]
+pub struct Credential {
+    /// The cluster, as `touchstone config list` names it
+    #[arg(long, value_name = "NAME")]
+    pub cluster: String,
+    /// A group to ask for when there is no certificate that has it; by default those of the last one
+    #[arg(long, value_name = "GROUP")]
+    pub group: Vec<String>,
+    /// Why, when there is no certificate; by default the reason of the last one
+    #[arg(long)]
+    pub reason: Option<String>,
+    /// How long a certificate shall live
+    #[arg(long, default_value = "30m")]
+    pub ttl: Ttl,
+    /// The slot your key is in, until a certificate says
+    #[arg(long, default_value = "9a")]
+    pub slot: Slot,
+    /// How the proxy behaves that is started.
+    #[command(flatten)]
+    pub session: ProxySession,
+    /// Which card.
+    #[command(flatten)]
+    pub card: CardArgs,
+    /// The PIN.
+    #[command(flatten)]
+    pub pin: PinArgs,
 }
 
 /// Commands for the configuration.

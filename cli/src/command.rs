@@ -2,9 +2,11 @@
 
 pub mod completions;
 pub mod config;
+pub mod credential;
 pub mod key;
 pub mod login;
 pub mod logout;
+pub mod proxy;
 pub mod setup;
 pub mod status;
 pub mod whoami;
@@ -35,6 +37,8 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         // Fast ones, which hold nothing that an interruption could leave half done.
         Command::Status(args) => status::run(&args, output),
         Command::Completions { shell } => completions::run(shell, output),
+        // It has its own way to end.
+        Command::Proxy(args) => proxy::run(args, output),
         command => {
             interrupt::install();
             match command {
@@ -48,7 +52,8 @@ pub fn run(cli: Cli) -> Result<(), Error> {
                 Command::Whoami(args) => whoami::run(&args, output),
                 Command::Logout(args) => logout::run(&args, output),
                 Command::Config(command) => config::run(command, output),
-                Command::Status(_) | Command::Completions { .. } => Ok(()),
+                Command::Credential(args) => credential::run(&args, output),
+                Command::Status(_) | Command::Completions { .. } | Command::Proxy(_) => Ok(()),
             }
         }
     }

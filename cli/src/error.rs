@@ -155,6 +155,9 @@ pub enum Error {
     /// The kept certificate.
     #[error(transparent)]
     Credential(#[from] CredentialError),
+    /// A signal, after which all was closed.
+    #[error("{}", .0.meaning())]
+    Ended(Exit),
     /// Factory secrets.
     #[error("{} of YubiKey {serial} {} still the factory's, which everyone knows", listed(.which), if .which.len() == 1 { "is" } else { "are" })]
     FactorySecrets {
@@ -231,6 +234,7 @@ impl Error {
             Self::Card(error) => match error {
                 CardError::ManagementKeyRefused
                 | CardError::NewSecretRefused(_)
+                | CardError::NoPin(_)
                 | CardError::NoProtectedManagementKey
                 | CardError::NotAllowed
                 | CardError::PinLocked
@@ -244,6 +248,7 @@ impl Error {
                 | CardError::NoKey(_)
                 | CardError::NoService { .. }
                 | CardError::NotAttestable(_)
+                | CardError::OtherKey(_)
                 | CardError::OtherSerial { .. }
                 | CardError::Pcsc(_)
                 | CardError::Removed
@@ -256,6 +261,7 @@ impl Error {
                 CredentialError::Ended { .. } | CredentialError::None { .. } => Exit::NotLoggedIn,
                 CredentialError::Io { .. } | CredentialError::Malformed { .. } => Exit::Other,
             },
+            Self::Ended(exit) => *exit,
             Self::FactorySecrets { .. } => Exit::FactorySecrets,
             Self::File { .. } | Self::TaskEnded(_) | Self::Output(_) | Self::Random => Exit::Other,
             Self::Pin(_) | Self::Terminal(_) => Exit::Pin,
@@ -304,6 +310,7 @@ impl Error {
             ),
             Self::Submit(error) => error.remedy(),
             Self::Claims(_)
+            | Self::Ended(_)
             | Self::File { .. }
             | Self::TaskEnded(_)
             | Self::Name { .. }

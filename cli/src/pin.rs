@@ -47,6 +47,9 @@ pub enum PinError {
     /// No terminal to ask on.
     #[error(transparent)]
     Terminal(#[from] TerminalError),
+    /// Whoever was asked did not answer.
+    #[error("nobody gave the PIN: {0}")]
+    Unanswered(String),
     /// Bytes that no keyboard types, such as those of a binary file.
     #[error(
         "a {0} has no control characters, and not the byte FF, with which the card fills up shorter ones"

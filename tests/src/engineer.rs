@@ -9,10 +9,11 @@ use crate::{
 use std::{
     ffi::OsStr,
     fs::{self, OpenOptions},
-    io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
+    io::{Read as _, Write as _},
+    os::unix::{fs::OpenOptionsExt as _, net::UnixStream},
     path::{Path, PathBuf},
     process::{Command, Output},
+    time::Duration,
 };
 use tempfile::TempDir;
 
@@ -38,14 +39,12 @@ impl Engineer {
     /// When the card service does not start.
     #[must_use]
     pub fn new(user: &str, options: &Options) -> Self {
-        let engineer = Self::without_card(user);
+        let mut engineer = Self::without_card(user);
         let yubikey = VirtualYubiKey::start(&engineer.pcscd, options);
         let root = engineer.file("attestation-root.pem");
         fs::write(root, yubikey.attestation_root()).expect("write the attestation root");
-        Self {
-            yubikey: Some(yubikey),
-            ..engineer
-        }
+        engineer.yubikey = Some(yubikey);
+        engineer
     }
 
     /// An engineer whose reader is empty.
@@ -243,6 +242,24 @@ impl Engineer {
             .to_str()
             .expect("temporary folders have plain names")
             .to_owned()
+    }
+}
+
+impl Drop for Engineer {
+    /// A proxy in the background would go on without the folder that it was started in.
+    fn drop(&mut self) {
+        let sockets = fs::read_dir(self.file("state/.run")).into_iter().flatten();
+        for entry in sockets.flatten() {
+            let Ok(mut proxy) = UnixStream::connect(entry.path()) else {
+                continue;
+            };
+            let asked = proxy.write_all(b"{\"version\":1,\"op\":\"stop\"}\n");
+            if asked.is_ok() {
+                // It ends the connection when it has ended.
+                let _ = proxy.set_read_timeout(Some(Duration::from_secs(10)));
+                let _ = proxy.read_to_end(&mut Vec::new());
+            }
+        }
     }
 }
 

@@ -28,6 +28,9 @@ pub enum CardError {
     /// The slot is empty.
     #[error("slot {0} has no key")]
     NoKey(KeySlot),
+    /// The PIN is needed, and could not be had.
+    #[error("{0}")]
+    NoPin(String),
     /// The card keeps no management key for whoever knows the PIN.
     #[error("this YubiKey keeps no management key behind its PIN")]
     NoProtectedManagementKey,
@@ -43,6 +46,9 @@ pub enum CardError {
     /// The card wants the PIN or a touch first.
     #[error("the card wants the PIN or a touch before it signs")]
     NotAllowed,
+    /// The slot's key is not the certificate's.
+    #[error("slot {0} holds another key than the certificate is for")]
+    OtherKey(KeySlot),
     /// A serial number that no card has.
     #[error("no YubiKey with serial {wanted} is plugged in; found {}", list(.found))]
     OtherSerial {
@@ -118,6 +124,7 @@ impl CardError {
                 "sudo apt-get install pcscd (Debian, Ubuntu) or sudo dnf install pcsc-lite (Fedora)".to_owned()
             }
             Self::NotAttestable(slot) => format!("make a new key on the card: touchstone key generate --slot {slot} --overwrite"),
+            Self::OtherKey(_) => "log in again: touchstone login".to_owned(),
             Self::OtherSerial { .. } => "plug that YubiKey in, or leave out --serial".to_owned(),
             Self::PinLocked => "touchstone key unblock (asks for the PUK), or ykman piv access unblock-pin".to_owned(),
             Self::PukLocked => "with PIN and PUK both locked only a reset helps, which destroys all PIV keys: ykman piv reset".to_owned(),
@@ -125,7 +132,7 @@ impl CardError {
             Self::Several(_) => "say which one with --serial N, or unplug the others".to_owned(),
             Self::TouchTimeout => "run the command again and touch the gold contact when it blinks".to_owned(),
             Self::WrongPin { .. } | Self::WrongPuk { .. } => "try again; nothing is retried by itself".to_owned(),
-            Self::NotAllowed | Self::Pcsc(_) | Self::Unsupported { .. } => return None,
+            Self::NoPin(_) | Self::NotAllowed | Self::Pcsc(_) | Self::Unsupported { .. } => return None,
         })
     }
 }

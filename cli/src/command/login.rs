@@ -115,13 +115,27 @@ pub(super) fn run(args: &Login, output: Output) -> Result<(), Error> {
     }
 }
 
-/// A login for work that goes on with the certificate. It is kept as ever.
+/// A login for work that goes on with the certificate, which is kept as ever. A request for the same that waits already is
+/// waited for, rather than made once more.
 ///
 /// # Errors
 /// As `touchstone login` ends.
 pub fn obtain(args: &Login, talk: Arc<dyn Talk>) -> Result<Credential, Error> {
+    const WAITS_FOR: SignedDuration = SignedDuration::from_hours(1);
     let session = Session::new(args, talk)?;
-    match session.ask()? {
+    let waits = session
+        .store
+        .pending(&args.cluster)?
+        .is_some_and(|pending| {
+            pending.groups == args.group
+                && Timestamp::now().duration_since(pending.submitted) < WAITS_FOR
+        });
+    let outcome = if waits {
+        session.resume()?
+    } else {
+        session.ask()?
+    };
+    match outcome {
         Outcome::LoggedIn(credential, _) => Ok(credential),
         Outcome::Submitted(submitted) => Err(SubmitError::Waiting {
             name: submitted.name,

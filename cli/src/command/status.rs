@@ -114,7 +114,7 @@ fn text(shown: &Shown<'_>, now: Timestamp) -> String {
 }
 
 /// As people read it.
-pub(super) fn in_local_time(time: Timestamp) -> String {
+pub(crate) fn in_local_time(time: Timestamp) -> String {
     time.to_zoned(local_zone()).strftime("%F %T %Z").to_string()
 }
 

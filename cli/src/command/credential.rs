@@ -1,0 +1,212 @@
+//! `touchstone credential`: what kubectl runs to get at the proxy, and what starts the proxy when none runs.
+
+use crate::{
+    args::Credential,
+    config::Config,
+    credential::Store,
+    error::Error,
+    file,
+    output::Output,
+    pin::{PinError, PinSource},
+    proxy::{
+        ProxyError,
+        control::{CredentialWanted, Event, Line, LoopbackCredential, PinAnswer, Question},
+        own_terminal,
+        place::Place,
+    },
+    terminal::TerminalError,
+    touch::Notice as _,
+};
+use serde_json::json;
+use std::{
+    env,
+    fs::{self, File},
+    io::{self, Read as _, Seek as _, SeekFrom},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+/// Longer than all that the proxy waits for, one after the other: PIN, touch, approval, touch.
+const ANSWER_WITHIN: Duration = Duration::from_secs(300);
+/// A log that has grown past this is begun anew.
+const MAX_LOG: u64 = 1 << 20;
+/// What a proxy in the background says when it is ready.
+const READY: &[u8] = b"ready\n";
+
+/// `touchstone credential`.
+pub(super) fn run(args: &Credential, output: Output) -> Result<(), Error> {
+    // The name is checked before it leads to a folder.
+    let cluster = Config::load()?.cluster(&args.cluster)?;
+    let cluster = cluster.name().as_str();
+    let store = Store::open()?;
+    let mut line = match Line::open(&store, cluster)? {
+        Some(line) => line,
+        None => start(args, &store, cluster)?,
+    };
+    let terminal = own_terminal();
+    let answers = terminal.is_some() || args.pin.pin_file.is_some();
+    line.ask(&Question::Credential(CredentialWanted {
+        ttl_seconds: Some(args.ttl.as_secs()),
+        groups: args.group.clone(),
+        reason: args.reason.clone(),
+        terminal,
+        answers,
+    }))?;
+    line.wait_for_human(ANSWER_WITHIN)?;
+    let credential = loop {
+        match line.hear()? {
+            Event::Credential(credential) => break credential,
+            Event::Pin { serial, tries_left } => {
+                line.send(&pin(args, serial, tries_left))?;
+            }
+            Event::Progress { text } => output.progress(&text),
+            Event::Warning { text } => output.warn(&text),
+            Event::Touch => output.waiting(),
+            other => return Err(line.unexpected(&other).into()),
+        }
+    };
+    output.text(&exec_credential(&credential))
+}
+
+/// The PIN from the file that was named, or from the terminal; else why not.
+fn pin(args: &Credential, serial: u32, tries_left: Option<u8>) -> PinAnswer {
+    let source = PinSource::new(args.pin.pin_file.clone());
+    match source.pin(serial, tries_left) {
+        Ok(pin) => PinAnswer::given(pin.expose()),
+        Err(PinError::Terminal(TerminalError::Missing { .. })) => {
+            PinAnswer::refused("there is no terminal to ask on".to_owned())
+        }
+        Err(error) => PinAnswer::refused(error.to_string()),
+    }
+}
+
+/// What client-go reads (client.authentication.k8s.io/v1).
+fn exec_credential(credential: &LoopbackCredential) -> String {
+    let version = match env::var("KUBERNETES_EXEC_INFO") {
+        // client-go refuses an answer of another version than it asked in.
+        Ok(info) if info.contains("client.authentication.k8s.io/v1beta1") => "v1beta1",
+        _ => "v1",
+    };
+    let answer = json!({
+        "kind": "ExecCredential",
+        "apiVersion": format!("client.authentication.k8s.io/{version}"),
+        "spec": { "interactive": false },
+        "status": {
+            "clientCertificateData": credential.certificate,
+            "clientKeyData": credential.key,
+            "expirationTimestamp": credential.not_after,
+        },
+    });
+    format!("{answer}\n")
+}
+
+/// Starts a proxy in the background, unless someone else does at this moment.
+fn start(args: &Credential, store: &Store, cluster: &str) -> Result<Line, Error> {
+    store.prepare(cluster)?;
+    let _alone = Place::new(store, cluster).start_alone()?;
+    if let Some(line) = Line::open(store, cluster)? {
+        return Ok(line);
+    }
+    let log_path = store.path(cluster, "proxy.log");
+    let not_started = |why: String| ProxyError::NotStarted {
+        why,
+        log: log_path.clone(),
+    };
+    let broken = |error: io::Error| not_started(error.to_string());
+    let log = open_log(&log_path).map_err(broken)?;
+    let before = log.metadata().map_err(broken)?.len();
+    let mut command = Command::new(env::current_exe().map_err(broken)?);
+    command
+        .args(["proxy", "--detached", "--cluster", cluster])
+        .arg(format!("--ttl={}s", args.ttl.as_secs()))
+        .arg(format!("--slot={}", args.slot))
+        .arg(format!("--pin-cache={}", args.session.pin_cache));
+    if let Some(serial) = args.card.serial {
+        command.arg(format!("--serial={serial}"));
+    }
+    if args.session.renew {
+        command.arg("--renew");
+    }
+    if args.session.allow_impersonation {
+        command.arg("--allow-impersonation");
+    }
+    let mut child = command
+        // Not where it would keep a folder from being unmounted.
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .map_err(broken)?;
+    let mut said = Vec::new();
+    if let Some(stdout) = child.stdout.take() {
+        stdout
+            .take(READY.len() as u64)
+            .read_to_end(&mut said)
+            .map_err(broken)?;
+    }
+    if said != READY {
+        let _ = child.wait();
+        return Err(not_started(last_words(&log_path, before)).into());
+    }
+    Line::open(store, cluster)?.ok_or_else(|| not_started("it ended at once".to_owned()).into())
+}
+
+/// For the user's eyes alone, and never through a link.
+fn open_log(path: &Path) -> io::Result<File> {
+    let large = fs::metadata(path).is_ok_and(|log| log.len() > MAX_LOG);
+    if large {
+        file::remove(path)?;
+    }
+    File::options()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+        .open(path)
+}
+
+/// What was written to the log since.
+fn last_words(path: &PathBuf, since: u64) -> String {
+    let mut text = String::new();
+    let read = || -> io::Result<File> {
+        let mut log = File::open(path)?;
+        log.seek(SeekFrom::Start(since))?;
+        Ok(log)
+    };
+    if let Ok(log) = read() {
+        // What is no text says nothing.
+        let _ = log.take(4096).read_to_string(&mut text);
+    }
+    let text = text.trim();
+    match text.strip_prefix("error: ") {
+        Some(text) => text.to_owned(),
+        None if text.is_empty() => "it ended without a word".to_owned(),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_client_go_reads_is_one_json_document() {
+        let credential = LoopbackCredential {
+            certificate: "CERT".to_owned(),
+            key: "KEY".to_owned(),
+            not_after: "2026-01-01T00:30:00Z".parse().unwrap(),
+        };
+        let printed: serde_json::Value =
+            serde_json::from_str(&exec_credential(&credential)).unwrap();
+        assert_eq!(printed["kind"], "ExecCredential");
+        assert_eq!(printed["status"]["clientCertificateData"], "CERT");
+        assert_eq!(printed["status"]["clientKeyData"], "KEY");
+        assert_eq!(
+            printed["status"]["expirationTimestamp"],
+            "2026-01-01T00:30:00Z"
+        );
+    }
+}
