@@ -6,14 +6,16 @@
 pub mod bootstrap;
 pub mod endpoint;
 pub mod files;
+pub mod key;
 pub mod recognise;
 
 use crate::data_dir::DataDirError;
 use jiff::Timestamp;
+use key::{CaKey, CaKeyError};
 use std::path::PathBuf;
 use touchstone_common::{
     certificate::{CaCertificate, CertificateError, Prepared, SignError},
-    key::{SigningKey, SoftwareKey, SoftwareKeyError},
+    key::SoftwareKeyError,
 };
 
 /// An issuing CA: its certificate, and a key that signs and cannot be taken out.
@@ -22,7 +24,7 @@ pub struct IssuingCa {
     certificate: CaCertificate,
     certificate_pem: String,
     fingerprint: String,
-    key: SoftwareKey,
+    key: Box<dyn CaKey>,
 }
 
 /// Everything that issuing needs: the issuing CA and the root that clients trust.
@@ -123,7 +125,8 @@ impl CaError {
 }
 
 impl IssuingCa {
-    pub(crate) fn new(certificate: CaCertificate, key: SoftwareKey) -> Option<Self> {
+    /// `None` when the key is not the certificate's.
+    pub(crate) fn new(certificate: CaCertificate, key: Box<dyn CaKey>) -> Option<Self> {
         if certificate.public_key() != key.public_key() {
             return None;
         }
@@ -162,8 +165,8 @@ impl IssuingCa {
     ///
     /// # Errors
     /// When the key cannot sign, or the certificate was prepared under another CA.
-    pub(crate) fn sign(&self, prepared: Prepared) -> Result<Vec<u8>, SignError<SoftwareKeyError>> {
-        prepared.sign(&self.key)
+    pub(crate) fn sign(&self, prepared: Prepared) -> Result<Vec<u8>, SignError<CaKeyError>> {
+        prepared.sign(&*self.key)
     }
 
     /// `leaf` (DER) and the issuing certificate, PEM.

@@ -1,10 +1,12 @@
 //! What is signed: pure, the same input gives the same bytes. No kube, no tokio, no clock, no randomness.
 
-use crate::{ca::IssuingCa, review::Intent};
+use crate::{
+    ca::{IssuingCa, key::CaKeyError},
+    review::Intent,
+};
 use jiff::{SignedDuration, Timestamp};
-use touchstone_common::{
-    certificate::{self, CertificateError, Profile, SerialNumber, SignError, Validity},
-    key::SoftwareKeyError,
+use touchstone_common::certificate::{
+    self, CertificateError, Profile, SerialNumber, SignError, Validity,
 };
 
 /// How far back a certificate begins, for clocks that are a little behind: a minute at most, with the part of a second
@@ -41,7 +43,7 @@ pub enum IssueError {
     Date(Timestamp),
     /// The key does not sign.
     #[error("sign the certificate")]
-    Sign(#[from] SignError<SoftwareKeyError>),
+    Sign(#[from] SignError<CaKeyError>),
 }
 
 /// Builds the certificate for what was granted, under `ca`, from `now` on.

@@ -118,7 +118,7 @@ impl Prepared {
     ///
     /// # Errors
     /// When the key cannot sign or is not the issuer's.
-    pub fn sign<K: SigningKey>(self, key: &K) -> Result<Vec<u8>, SignError<K::Error>> {
+    pub fn sign<K: SigningKey + ?Sized>(self, key: &K) -> Result<Vec<u8>, SignError<K::Error>> {
         if key.public_key() != &self.signer {
             return Err(SignError::WrongKey);
         }

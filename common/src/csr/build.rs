@@ -10,7 +10,7 @@ impl Draft {
     ///
     /// # Errors
     /// The key's own error when it cannot sign.
-    pub fn sign<K: SigningKey>(&self, key: &K) -> Result<Vec<u8>, K::Error> {
+    pub fn sign<K: SigningKey + ?Sized>(&self, key: &K) -> Result<Vec<u8>, K::Error> {
         let mut attributes = vec![attribute(oid::CLAIMS, &self.claims.to_der())];
         if let Some(evidence) = &self.evidence {
             attributes.push(attribute(oid::EVIDENCE, &evidence.to_der()));

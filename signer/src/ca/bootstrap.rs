@@ -1,6 +1,6 @@
 //! Making a CA, once.
 
-use super::{Authority, CaError, IssuingCa, files, recognise};
+use super::{Authority, CaError, IssuingCa, files, key::SoftwareCaKey, recognise};
 use crate::{
     audit,
     data_dir::{self, DataDir},
@@ -68,9 +68,11 @@ pub fn load(data: &Path) -> Result<Authority, CaError> {
             root: root_folder,
         });
     }
-    let issuing = IssuingCa::new(certificate, key).ok_or(CaError::Missing {
-        path: issuing_folder,
-    })?;
+    let issuing = IssuingCa::new(certificate, Box::new(SoftwareCaKey::from(key))).ok_or(
+        CaError::Missing {
+            path: issuing_folder,
+        },
+    )?;
     Ok(Authority { root, issuing })
 }
 
