@@ -11,6 +11,7 @@ use const_oid::ObjectIdentifier;
 use jiff::Timestamp;
 
 pub use build::{Prepared, SerialNumber, SignError};
+pub(crate) use profile::CLIENT_AUTH;
 pub use profile::Profile;
 pub use read::{CaCertificate, ClientIdentity};
 pub use verify::{Expected, Issued, verify_issued};

@@ -9,8 +9,8 @@ use crate::{
 };
 use const_oid::ObjectIdentifier;
 
-pub(crate) use build::subject;
-pub(crate) use read::read_subject;
+pub(crate) use build::{signed, subject};
+pub(crate) use read::{EXTENSION_REQUESTS, Parts, der_of, read_subject};
 
 mod build;
 mod read;

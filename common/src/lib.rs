@@ -11,6 +11,7 @@
 
 mod asn1;
 pub mod attestation;
+pub mod ceremony;
 pub mod certificate;
 pub mod claims;
 pub mod csr;

@@ -112,6 +112,12 @@ name_type!(
     "A Kubernetes group."
 );
 name_type!(
+    /// A CA's common name. A CA's certificate can be shown as a client's, and then its CN is a user: so it is as strict.
+    AuthorityName,
+    check_subject,
+    "The common name of a CA."
+);
+name_type!(
     /// The cluster a request is for: ASCII letters, digits, `-`, `_` and `.`, a letter or digit at both ends.
     ClusterName,
     check_cluster,

@@ -221,6 +221,17 @@ impl<'a> Certificate<'a> {
         outer.finish()?;
         Ok(Some(identifier))
     }
+
+    /// AuthorityKeyIdentifier: the key's identifier, when that is all it has.
+    pub(crate) fn authority_key_id(&self) -> Result<Option<&'a [u8]>, der::Error> {
+        let Some(extension) = self.extension(AUTHORITY_KEY_ID) else {
+            return Ok(None);
+        };
+        let mut fields = asn1::only(extension.value, Tag::Sequence)?;
+        let identifier = fields.value(asn1::context(0, false))?;
+        fields.finish()?;
+        Ok(Some(identifier))
+    }
 }
 
 /// The attributes of a name (RDNSequence, whole), each alone in its place.

@@ -124,27 +124,27 @@ impl CaCertificate {
         Ok(())
     }
 
-    pub(super) fn is_issuer_of(&self, certificate: &Certificate<'_>) -> bool {
+    pub(crate) fn is_issuer_of(&self, certificate: &Certificate<'_>) -> bool {
         certificate.issuer == self.subject
             && certificate
                 .verify(&self.public_key, Accept::Fitting)
                 .is_ok()
     }
 
-    pub(super) fn subject(&self) -> &[u8] {
+    pub(crate) fn subject(&self) -> &[u8] {
         &self.subject
     }
 
-    pub(super) fn key_identifier(&self) -> &[u8] {
+    pub(crate) fn key_identifier(&self) -> &[u8] {
         &self.key_identifier
     }
 
-    pub(super) fn path_length(&self) -> Option<u8> {
+    pub(crate) fn path_length(&self) -> Option<u8> {
         self.path_length
     }
 
     /// Whether certificates under it may have this purpose.
-    pub(super) fn allows(&self, purpose: ObjectIdentifier) -> bool {
+    pub(crate) fn allows(&self, purpose: ObjectIdentifier) -> bool {
         self.purposes
             .as_ref()
             .is_none_or(|purposes| purposes.contains(&purpose))

@@ -19,20 +19,29 @@ impl Draft {
         attributes.sort();
         let attributes: Vec<&[u8]> = attributes.iter().map(Vec::as_slice).collect();
 
-        let public_key = key.public_key();
-        let info = asn1::sequence(&[
-            &asn1::unsigned(&[0]),
-            &subject(self.user.as_str(), &self.groups),
-            public_key.spki_der(),
-            &asn1::tlv(asn1::context(0, true), &attributes),
-        ]);
-        let signature = key.sign(&info)?;
-        Ok(asn1::sequence(&[
-            &info,
-            &public_key.signature_algorithm().to_der(),
-            &asn1::bit_string(&signature),
-        ]))
+        signed(&subject(self.user.as_str(), &self.groups), &attributes, key)
     }
+}
+
+/// A request (RFC 2986 section 4) for the subject, a name whole, with these attributes in this order; DER.
+pub(crate) fn signed<K: SigningKey + ?Sized>(
+    subject: &[u8],
+    attributes: &[&[u8]],
+    key: &K,
+) -> Result<Vec<u8>, K::Error> {
+    let public_key = key.public_key();
+    let info = asn1::sequence(&[
+        &asn1::unsigned(&[0]),
+        subject,
+        public_key.spki_der(),
+        &asn1::tlv(asn1::context(0, true), attributes),
+    ]);
+    let signature = key.sign(&info)?;
+    Ok(asn1::sequence(&[
+        &info,
+        &public_key.signature_algorithm().to_der(),
+        &asn1::bit_string(&signature),
+    ]))
 }
 
 /// CN, then each O in the order of its bytes.

@@ -17,7 +17,7 @@ use const_oid::ObjectIdentifier;
 use der::Tag;
 
 /// PKCS #9 extensionRequest, and Microsoft's older one for the same.
-const EXTENSION_REQUESTS: [ObjectIdentifier; 2] = [
+pub(crate) const EXTENSION_REQUESTS: [ObjectIdentifier; 2] = [
     ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.14"),
     ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.2.1.14"),
 ];
@@ -28,8 +28,7 @@ impl Request {
     /// # Errors
     /// When anything at all is not as the design's strict reading asks.
     pub fn from_pem(pem: &[u8]) -> Result<Self, CsrError> {
-        check_length(pem)?;
-        Self::from_der(&pem::one_block(pem, LABEL)?)
+        Self::from_der(&der_of(pem)?)
     }
 
     /// Reads DER without trailing bytes.
@@ -37,29 +36,7 @@ impl Request {
     /// # Errors
     /// As [`Request::from_pem`].
     pub fn from_der(der: &[u8]) -> Result<Self, CsrError> {
-        check_length(der)?;
-        let mut outer = asn1::only(der, Tag::Sequence).map_err(in_part("the request"))?;
-        let info = outer
-            .whole(Tag::Sequence)
-            .map_err(in_part("the certificationRequestInfo"))?;
-        let algorithm = outer
-            .inner(Tag::Sequence)
-            .map_err(in_part("the signature algorithm"))?;
-        let signature = asn1::whole_bits(&mut outer).map_err(in_part("the signature"))?;
-        outer.finish().map_err(in_part("the request"))?;
-
-        let parts = Parts::read(info).map_err(in_part("the certificationRequestInfo"))?;
-        if parts.version != 0 {
-            return Err(CsrError::Version(parts.version));
-        }
-        let public_key = PublicKey::from_spki_der(parts.spki).map_err(CsrError::Key)?;
-        // What is signed is read only when the signature stands.
-        let algorithm =
-            SignatureAlgorithm::read(algorithm, Accept::Fitting).map_err(CsrError::Signature)?;
-        public_key
-            .verify(algorithm, info, signature)
-            .map_err(CsrError::Signature)?;
-
+        let (parts, public_key) = Parts::verified(der)?;
         let (user, groups) = read_subject(parts.subject)?;
         let (claims, evidence) = read_attributes(parts.attributes)?;
         Ok(Self {
@@ -74,14 +51,43 @@ impl Request {
 }
 
 /// CertificationRequestInfo (RFC 2986 section 4.1), cut into its fields.
-struct Parts<'a> {
+pub(crate) struct Parts<'a> {
     version: u64,
-    subject: &'a [u8],
+    /// The subject's name, whole.
+    pub(crate) subject: &'a [u8],
     spki: &'a [u8],
-    attributes: &'a [u8],
+    /// The contents of the attributes' set.
+    pub(crate) attributes: &'a [u8],
 }
 
 impl<'a> Parts<'a> {
+    /// The parts of a request, and the key in it, whose signature over them has been verified: what is signed is read
+    /// only when the signature stands.
+    pub(crate) fn verified(der: &'a [u8]) -> Result<(Self, PublicKey), CsrError> {
+        check_length(der)?;
+        let mut outer = asn1::only(der, Tag::Sequence).map_err(in_part("the request"))?;
+        let info = outer
+            .whole(Tag::Sequence)
+            .map_err(in_part("the certificationRequestInfo"))?;
+        let algorithm = outer
+            .inner(Tag::Sequence)
+            .map_err(in_part("the signature algorithm"))?;
+        let signature = asn1::whole_bits(&mut outer).map_err(in_part("the signature"))?;
+        outer.finish().map_err(in_part("the request"))?;
+
+        let parts = Self::read(info).map_err(in_part("the certificationRequestInfo"))?;
+        if parts.version != 0 {
+            return Err(CsrError::Version(parts.version));
+        }
+        let public_key = PublicKey::from_spki_der(parts.spki).map_err(CsrError::Key)?;
+        let algorithm =
+            SignatureAlgorithm::read(algorithm, Accept::Fitting).map_err(CsrError::Signature)?;
+        public_key
+            .verify(algorithm, info, signature)
+            .map_err(CsrError::Signature)?;
+        Ok((parts, public_key))
+    }
+
     fn read(info: &'a [u8]) -> Result<Self, der::Error> {
         let mut fields = asn1::only(info, Tag::Sequence)?;
         let parts = Self {
@@ -180,6 +186,12 @@ fn read_attribute(whole: &[u8]) -> Result<(ObjectIdentifier, Fields<'_>), der::E
     let values = fields.inner(Tag::Set)?;
     fields.finish()?;
     Ok((oid, values))
+}
+
+/// The DER of exactly one PEM block and nothing else.
+pub(crate) fn der_of(pem: &[u8]) -> Result<Vec<u8>, CsrError> {
+    check_length(pem)?;
+    Ok(pem::one_block(pem, LABEL)?)
 }
 
 fn check_length(bytes: &[u8]) -> Result<(), CsrError> {
