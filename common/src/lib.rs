@@ -9,6 +9,7 @@
 //! Nothing here reads a clock, a file, a network or a random source: callers pass those in. The one exception is
 //! [`key::SoftwareKey`], which draws from its crypto library's generator.
 
+pub mod approval;
 mod asn1;
 pub mod attestation;
 pub mod ceremony;
