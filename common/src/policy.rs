@@ -18,6 +18,7 @@ mod load;
 mod pattern;
 mod rule;
 mod syntax;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod user;
@@ -33,6 +34,7 @@ pub use explain::Violation;
 pub use lint::{Lint, Severity, lint};
 pub use load::{Finding, LoadError};
 pub use rule::{Decision, Rule, Stage};
+pub use tally::{Missing, Tally, Vote};
 pub use user::User;
 
 use crate::{
@@ -40,7 +42,11 @@ use crate::{
     ttl::Ttl,
 };
 use index::Index;
-use std::{collections::HashMap, sync::Arc};
+use key::KeyCondition;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 use user::TeamId;
 
 /// The most bytes a policy file may have.
@@ -63,6 +69,10 @@ pub struct Policy {
     ttl: Ttl,
     /// The longest that any rule grants.
     max_ttl: Ttl,
+    /// What is asked of the keys that sign approvals.
+    approver_key: KeyCondition,
+    /// Places in `users`.
+    approvers: HashSet<usize>,
     users: Vec<User>,
     by_name: HashMap<UserName, usize>,
     /// Users by the names that Kubernetes knows them under, where those differ.

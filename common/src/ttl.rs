@@ -75,23 +75,77 @@ fn seconds(text: &str) -> Option<u64> {
     (rest.is_empty() && !text.is_empty()).then_some(total)
 }
 
+/// How long a request waits for approvals, in whole seconds, at least [`WaitLimit::MIN`] and at most [`WaitLimit::MAX`].
+///
+/// Written and read as a [`Ttl`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WaitLimit(u32);
+
+/// Why a limit was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WaitLimitError {
+    /// Not a duration such as `1h`.
+    #[error("{0:?} is not a duration such as 30m or 1h")]
+    Syntax(String),
+    /// So short that nobody can approve, or longer than Kubernetes keeps a pending request.
+    #[error("{0}s is outside 10s to 24h")]
+    Range(u64),
+}
+
+impl WaitLimit {
+    /// Ten seconds.
+    pub const MIN: Self = Self(10);
+    /// What holds where a policy says nothing.
+    pub const DEFAULT: Self = Self(3600);
+    /// One day: Kubernetes deletes a request that is pending for longer (pkg/controller/certificates/cleaner).
+    pub const MAX: Self = Self(86_400);
+
+    /// Whole seconds.
+    #[must_use]
+    pub const fn as_secs(self) -> u32 {
+        self.0
+    }
+}
+
+impl FromStr for WaitLimit {
+    type Err = WaitLimitError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let seconds = seconds(text).ok_or_else(|| WaitLimitError::Syntax(shown(text)))?;
+        match u32::try_from(seconds) {
+            Ok(s) if (Self::MIN.0..=Self::MAX.0).contains(&s) => Ok(Self(s)),
+            _ => Err(WaitLimitError::Range(seconds)),
+        }
+    }
+}
+
 fn shown(text: &str) -> String {
     text.chars().take(32).collect()
 }
 
 impl fmt::Display for Ttl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, unit) in [
-            (self.0 / 3600, 'h'),
-            (self.0 / 60 % 60, 'm'),
-            (self.0 % 60, 's'),
-        ] {
-            if number > 0 {
-                write!(f, "{number}{unit}")?;
-            }
-        }
-        Ok(())
+        written(self.0, f)
     }
+}
+
+impl fmt::Display for WaitLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        written(self.0, f)
+    }
+}
+
+fn written(seconds: u32, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for (number, unit) in [
+        (seconds / 3600, 'h'),
+        (seconds / 60 % 60, 'm'),
+        (seconds % 60, 's'),
+    ] {
+        if number > 0 {
+            write!(f, "{number}{unit}")?;
+        }
+    }
+    Ok(())
 }
 
 as_string!(Ttl, {
@@ -100,9 +154,34 @@ as_string!(Ttl, {
     "pattern": "^([0-9]+h)?([0-9]+m)?([0-9]+s)?$"
 });
 
+as_string!(WaitLimit, {
+    "description": "How long a request waits, from 10s to 24h, such as 30m or 1h.",
+    "minLength": 2,
+    "pattern": "^([0-9]+h)?([0-9]+m)?([0-9]+s)?$"
+});
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wait_is_from_ten_seconds_to_a_day() {
+        for text in ["10s", "1m", "1h", "1h30m", "24h"] {
+            assert_eq!(text.parse::<WaitLimit>().unwrap().to_string(), text);
+        }
+        for text in ["9s", "24h1s"] {
+            assert!(
+                matches!(text.parse::<WaitLimit>(), Err(WaitLimitError::Range(_))),
+                "{text}"
+            );
+        }
+        for text in ["", "1", "1d", "-1h"] {
+            assert!(
+                matches!(text.parse::<WaitLimit>(), Err(WaitLimitError::Syntax(_))),
+                "{text}"
+            );
+        }
+    }
 
     #[test]
     fn lifetimes_are_read_as_people_write_them() {

@@ -9,18 +9,19 @@ use super::{
     explain::shortened,
     index::Index,
     pattern::is_reserved,
+    rule::{Rule, Stage},
     user::{EnrolledKey, TeamId, User},
     wire,
 };
 use crate::{
     name::{ClusterName, NameError, UserName, check_text},
-    ttl::Ttl,
+    ttl::{Ttl, WaitLimit},
 };
 use key::KeyParts;
 pub(super) use key::algorithm;
 use regex::Regex;
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{HashMap, HashSet, hash_map::Entry},
     sync::Arc,
 };
 
@@ -36,6 +37,9 @@ pub(super) fn policy(wire: wire::Policy, digest: [u8; 32]) -> Result<Policy, Vec
     let cluster = check.cluster(&wire.cluster);
     let defaults = wire.defaults.into_option().unwrap_or_default();
     let (ttl, max_ttl) = check.lifetimes(&defaults);
+    let wait_for = defaults.wait_for.as_ref();
+    let wait_for = wait_for.and_then(|at| check.ok(at, "waitFor", at.value.parse()));
+    let wait_for = wait_for.unwrap_or(WaitLimit::DEFAULT);
     let default_key = defaults.key.into_option().unwrap_or_default();
     let default_key = check.key_parts(&default_key);
     if let Some(finding) = default_key.contradiction(&KeyParts::default()) {
@@ -73,7 +77,7 @@ pub(super) fn policy(wire: wire::Policy, digest: [u8; 32]) -> Result<Policy, Vec
                 ),
             );
         }
-        rules.push(check.rule(rule, &default_key, max_ttl));
+        rules.push(check.rule(rule, &default_key, max_ttl, wait_for));
     }
 
     let mut sorted: Vec<usize> = (0..users.len()).collect();
@@ -83,6 +87,8 @@ pub(super) fn policy(wire: wire::Policy, digest: [u8; 32]) -> Result<Policy, Vec
             cluster,
             ttl,
             max_ttl,
+            approver_key: default_key.over(&KeyParts::default()),
+            approvers: check.approvers(&users, &rules),
             users,
             by_name,
             by_creator,
@@ -243,6 +249,26 @@ impl Check {
                 None
             }
         }
+    }
+
+    /// The users, by place, whom a stage of any rule names.
+    fn approvers(&self, users: &[User], rules: &[Rule]) -> HashSet<usize> {
+        let mut named: HashSet<&str> = HashSet::new();
+        let mut of_teams: HashSet<TeamId> = HashSet::new();
+        for stage in rules.iter().flat_map(|rule| &rule.stages) {
+            if let Stage::Approvers { users, teams, .. } = stage {
+                named.extend(users.iter().map(|name| &**name));
+                of_teams.extend(teams.iter().filter_map(|team| self.teams.get(team)));
+            }
+        }
+        let approves = |user: &User| {
+            named.contains(user.name.as_str())
+                || user.teams.iter().any(|team| of_teams.contains(team))
+        };
+        let all = users.iter().enumerate();
+        all.filter(|(_, user)| approves(user))
+            .map(|(place, _)| place)
+            .collect()
     }
 
     fn creators(

@@ -245,6 +245,7 @@ fn conditions(rule: &Rule) -> Vec<(&'static str, String)> {
     if !rule.stages.is_empty() {
         let stages: Vec<_> = rule.stages.iter().map(ToString::to_string).collect();
         all.push(("approvals", stages.join(" and ")));
+        all.push(("waitFor", rule.wait_for.to_string()));
     }
     all
 }

@@ -8,13 +8,14 @@ use super::{
     hours::{Hours, Wall},
     pattern::is_reserved,
     rule::{Decision, Rule, Stage},
+    tally,
     user::User,
 };
 use crate::{
     attestation::Attested,
     key::KeyAlgorithm,
     name::{ClusterName, GroupName, MAX_GROUPS, UserName},
-    ttl::Ttl,
+    ttl::{Ttl, WaitLimit},
 };
 use jiff::Timestamp;
 use regex::Regex;
@@ -82,6 +83,8 @@ pub enum Verdict {
         rules: Vec<Arc<str>>,
         /// What must be met.
         stages: Vec<Stage>,
+        /// For how long it waits, from its creation.
+        wait_for: WaitLimit,
     },
 }
 
@@ -389,18 +392,17 @@ fn decide<'p>(
         .map(|(rule, _)| rule.max_ttl)
         .fold(asked, Ttl::min);
     let rules = used.iter().map(|(rule, _)| rule.name.clone()).collect();
-    let mut stages: Vec<Stage> = Vec::new();
-    for stage in used.iter().flat_map(|(rule, _)| &rule.stages) {
-        if !stages.contains(stage) {
-            stages.push(stage.clone());
-        }
-    }
-    if used
-        .iter()
-        .any(|(rule, _)| rule.decision == Decision::Manual)
-    {
-        Ok(Verdict::Wait { ttl, rules, stages })
-    } else {
-        Ok(Verdict::Approve { ttl, rules })
+    let manual = || {
+        let used = used.iter().map(|(rule, _)| *rule);
+        used.filter(|rule| rule.decision == Decision::Manual)
+    };
+    match manual().map(|rule| rule.wait_for).min() {
+        Some(wait_for) => Ok(Verdict::Wait {
+            ttl,
+            rules,
+            stages: tally::stages(manual()),
+            wait_for,
+        }),
+        None => Ok(Verdict::Approve { ttl, rules }),
     }
 }

@@ -8,9 +8,13 @@ use super::{
     key::algorithm_name,
     pattern::Pattern,
     rule::{Decision, Rule, Who},
+    tally::Tally,
     user::{TeamId, User},
 };
-use crate::name::{ClusterName, GroupName, MAX_GROUPS, UserName};
+use crate::{
+    name::{ClusterName, GroupName, MAX_GROUPS, UserName},
+    ttl::Ttl,
+};
 use std::{
     collections::HashSet,
     fmt::{self, Write as _},
@@ -45,14 +49,22 @@ impl Evaluation {
         let text = match &self.verdict {
             Verdict::Approve { ttl, rules } => format!("granted for {ttl} by {}", quoted(rules)),
             Verdict::Deny { reasons } => format!("denied: {}", reasons.join("; ")),
-            Verdict::Wait { ttl, rules, stages } => {
-                let stages: Vec<_> = stages.iter().map(ToString::to_string).collect();
-                format!(
-                    "waiting for {} (for {ttl}, by {})",
-                    stages.join(" and "),
-                    quoted(rules)
-                )
+            Verdict::Wait {
+                ttl, rules, stages, ..
+            } => waiting(stages, *ttl, rules),
+        };
+        shortened(&text, SHORT)
+    }
+
+    /// As [`Evaluation::short`], after approvals were counted.
+    #[must_use]
+    pub fn short_after(&self, tally: &Tally) -> String {
+        let text = match &self.verdict {
+            Verdict::Wait { ttl, rules, .. } if tally.missing().is_empty() => {
+                format!("granted for {ttl} by {}", quoted(rules))
             }
+            Verdict::Wait { ttl, rules, .. } => waiting(tally.missing(), *ttl, rules),
+            Verdict::Approve { .. } | Verdict::Deny { .. } => return self.short(),
         };
         shortened(&text, SHORT)
     }
@@ -165,6 +177,15 @@ fn message(field: Field, rule: &Rule, policy: &Policy, facts: &Facts<'_>) -> Str
         }
     };
     said.unwrap_or_else(|| "it does not hold".to_owned())
+}
+
+fn waiting(missing: &[impl fmt::Display], ttl: Ttl, rules: &[std::sync::Arc<str>]) -> String {
+    let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
+    format!(
+        "waiting for {} (for {ttl}, by {})",
+        missing.join(" and "),
+        quoted(rules)
+    )
 }
 
 pub(super) fn reserved(name: &str) -> String {

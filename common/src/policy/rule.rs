@@ -7,7 +7,10 @@ use super::{
     pattern::Pattern,
     user::{TeamId, User},
 };
-use crate::{name::UserName, ttl::Ttl};
+use crate::{
+    name::UserName,
+    ttl::{Ttl, WaitLimit},
+};
 use regex::Regex;
 use std::{fmt, sync::Arc};
 
@@ -28,6 +31,8 @@ pub struct Rule {
     pub(super) key: Option<KeyCondition>,
     pub(super) decision: Decision,
     pub(super) stages: Vec<Stage>,
+    /// How long a request waits for them.
+    pub(super) wait_for: WaitLimit,
 }
 
 /// Who a rule is for: anyone named, in a team, or in a Kubernetes group.
@@ -65,9 +70,9 @@ pub enum Stage {
     Approvers {
         /// How many.
         count: u16,
-        /// Users who may approve.
+        /// Users who may approve. Sorted.
         users: Vec<Arc<str>>,
-        /// Teams whose members may approve.
+        /// Teams whose members may approve. Sorted.
         teams: Vec<Arc<str>>,
     },
     /// The Kubernetes approval of the request, by whoever Kubernetes lets approve.
@@ -124,19 +129,26 @@ impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Kubernetes => f.write_str("an approval in Kubernetes"),
-            Self::Approvers {
-                count,
-                users,
-                teams,
-            } => {
+            Self::Approvers { count, .. } => {
                 let plural = if *count == 1 { "" } else { "s" };
-                write!(f, "{count} approval{plural} from ")?;
+                write!(f, "{count} approval{plural} from {}", self.approvers())
+            }
+        }
+    }
+}
+
+impl Stage {
+    /// Who may approve in it, for people.
+    pub(super) fn approvers(&self) -> String {
+        match self {
+            Self::Kubernetes => "whoever Kubernetes lets approve".to_owned(),
+            Self::Approvers { users, teams, .. } => {
                 let names: Vec<_> = teams
                     .iter()
                     .map(|team| format!("team {team}"))
                     .chain(users.iter().map(ToString::to_string))
                     .collect();
-                f.write_str(&names.join(" or "))
+                names.join(" or ")
             }
         }
     }

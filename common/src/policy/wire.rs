@@ -7,7 +7,7 @@ use super::at::{At, Given};
 use crate::{
     attestation::{Firmware, Slot},
     name::{ClusterName, UserName},
-    ttl::Ttl,
+    ttl::{Ttl, WaitLimit},
 };
 use schemars::JsonSchema;
 use serde::{
@@ -67,6 +67,10 @@ pub(crate) struct Defaults {
     /// What is asked of the key.
     #[serde(default)]
     pub(crate) key: Given<Key>,
+    /// How long a request waits for approvals before it is denied, from 10s to 24h. Default: 1h.
+    #[serde(default)]
+    #[schemars(with = "WaitLimit")]
+    pub(crate) wait_for: Given<At<String>>,
 }
 
 /// What is asked of the key that signs the request.
@@ -217,6 +221,10 @@ pub(crate) struct Rule {
     /// Who must approve, for `decision: manual`: stages, each of which must be met; or `kubernetes`.
     #[serde(default)]
     pub(crate) approvals: Given<At<Approvals>>,
+    /// How long a request waits for these approvals, for `decision: manual`. Default: as in defaults.
+    #[serde(default)]
+    #[schemars(with = "WaitLimit")]
+    pub(crate) wait_for: Given<At<String>>,
 }
 
 /// A namespace, or a pattern of namespaces such as `team-*`.
@@ -316,7 +324,7 @@ pub(crate) enum KubernetesApprovals {
     Kubernetes,
 }
 
-/// One stage: so many approvals from these.
+/// One stage: so many approvals from these. Nobody counts in two stages of a request.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Stage {

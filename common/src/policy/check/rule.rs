@@ -11,7 +11,7 @@ use crate::{
         user::TeamId,
         wire,
     },
-    ttl::Ttl,
+    ttl::{Ttl, WaitLimit},
 };
 use jiff::civil::Weekday;
 use regex::{Regex, RegexBuilder};
@@ -26,7 +26,13 @@ const MAX_REASON: u16 = 512;
 const MAX_COUNT: u16 = 16;
 
 impl Check {
-    pub(super) fn rule(&mut self, wire: &wire::Rule, key: &KeyParts, max: Ttl) -> Rule {
+    pub(super) fn rule(
+        &mut self,
+        wire: &wire::Rule,
+        key: &KeyParts,
+        max: Ttl,
+        wait_for: WaitLimit,
+    ) -> Rule {
         self.label("rule name", &wire.name);
         let decision = match wire.decision {
             wire::Decision::Auto => Decision::Auto,
@@ -52,6 +58,7 @@ impl Check {
             key: (!denies).then(|| own.over(key)),
             decision,
             stages: self.stages(wire, decision),
+            wait_for: self.wait_for(wire, decision).unwrap_or(wait_for),
         }
     }
 
@@ -313,6 +320,14 @@ impl Check {
         self.ok(at, "", Hours::new(days, from?, to?, &wire.zone.value))
     }
 
+    fn wait_for(&mut self, wire: &wire::Rule, decision: Decision) -> Option<WaitLimit> {
+        let at = wire.wait_for.as_ref()?;
+        if decision != Decision::Manual {
+            self.at(at, "waitFor goes with `decision: manual`".to_owned());
+        }
+        self.ok(at, "waitFor", at.value.parse())
+    }
+
     fn stages(&mut self, wire: &wire::Rule, decision: Decision) -> Vec<Stage> {
         let approvals = match (decision, wire.approvals.as_ref()) {
             (Decision::Manual, Some(at)) => at,
@@ -349,21 +364,28 @@ impl Check {
             self.at(at, format!("count is from 1 to {MAX_COUNT}"));
         }
         let users = from.users.iter().filter_map(|at| self.user_name(at));
-        let users = users.map(|name| name.as_str().into()).collect();
+        let users: Vec<Arc<str>> = users.map(|name| name.as_str().into()).collect();
         let teams = self.teams(&from.teams);
+        let teams: Vec<_> = teams
+            .into_iter()
+            .filter_map(|id| self.team_name(id))
+            .collect();
         Stage::Approvers {
             count: count.map_or(1, |at| at.value),
-            users,
-            teams: teams
-                .into_iter()
-                .filter_map(|id| self.team_name(id))
-                .collect(),
+            users: in_order(users),
+            teams: in_order(teams),
         }
     }
 
     fn team_name(&self, TeamId(index): TeamId) -> Option<Arc<str>> {
         self.team_names.get(index).cloned()
     }
+}
+
+fn in_order(mut names: Vec<Arc<str>>) -> Vec<Arc<str>> {
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 fn weekday(day: &wire::Day) -> Weekday {
