@@ -173,7 +173,9 @@ fn judge(
     match &evaluation.verdict {
         Verdict::Approve { ttl, rules } => Ok(Review::Approve(intent(*ttl, rules))),
         Verdict::Deny { .. } => Err(check::denied_by_policy(&evaluation)),
-        Verdict::Wait { ttl, rules, stages } => Ok(Review::Wait(Waiting {
+        Verdict::Wait {
+            ttl, rules, stages, ..
+        } => Ok(Review::Wait(Waiting {
             intent: intent(*ttl, rules),
             stages: stages.clone(),
             message: evaluation.short(),

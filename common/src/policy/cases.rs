@@ -10,11 +10,14 @@ use super::{
     Decision, Evaluation, Facts, KeyFacts, LoadError, Policy, Position, Verdict,
     explain::nearest,
     load,
+    tally::{Tally, Vote},
     user::{EnrolledKey, User},
 };
 use crate::{
+    approval,
     attestation::{Attested, Firmware, PinPolicy, Slot, TouchPolicy},
     certificate::Validity,
+    claims::Reason,
     key::{KeyAlgorithm, PublicKey},
     name::{ClusterName, GroupName, UserName},
     ttl::Ttl,
@@ -47,6 +50,16 @@ struct Request {
     ttl: Option<Ttl>,
     reason: String,
     key: Key,
+    approvals: Vec<Approval>,
+    approved_in_kubernetes: bool,
+}
+
+/// What an approver said. That the key is theirs, and as good as the policy asks, goes without saying.
+#[derive(Clone, Debug)]
+struct Approval {
+    by: UserName,
+    decision: approval::Decision,
+    comment: Reason,
 }
 
 #[derive(Clone, Debug)]
@@ -169,6 +182,19 @@ struct Answer {
 }
 
 impl Answer {
+    /// What becomes of a request that waits once approvals were counted.
+    fn after(self, evaluation: &Evaluation, tally: &Tally) -> Self {
+        if let Some(denial) = tally.denial() {
+            return Self::denied(denial);
+        }
+        let is_met = tally.missing().is_empty();
+        Self {
+            verdict: if is_met { Word::Approve } else { Word::Wait },
+            explanation: evaluation.short_after(tally),
+            ..self
+        }
+    }
+
     fn denied(reason: &str) -> Self {
         Self {
             verdict: Word::Deny,
@@ -193,6 +219,16 @@ impl Answer {
             rules,
             ttl,
             explanation: evaluation.short(),
+        }
+    }
+}
+
+impl Approval {
+    fn vote(&self) -> Vote<'_> {
+        Vote {
+            approver: &self.by,
+            decision: self.decision,
+            comment: &self.comment,
         }
     }
 }
@@ -237,7 +273,16 @@ impl Request {
             },
             now,
         };
-        Answer::of(policy, &policy.evaluate(&facts))
+        let evaluation = policy.evaluate(&facts);
+        match &evaluation.verdict {
+            Verdict::Wait { stages, .. } => {
+                let votes: Vec<Vote<'_>> = self.approvals.iter().map(Approval::vote).collect();
+                let bare = self.approved_in_kubernetes;
+                let tally = policy.tally(stages, &self.user, &votes, bare);
+                Answer::of(policy, &evaluation).after(&evaluation, &tally)
+            }
+            Verdict::Approve { .. } | Verdict::Deny { .. } => Answer::of(policy, &evaluation),
+        }
     }
 }
 

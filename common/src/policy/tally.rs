@@ -75,7 +75,11 @@ impl fmt::Display for Missing {
         match &self.stage {
             Stage::Approvers { count, .. } if self.present > 0 => {
                 let rest = count.saturating_sub(self.present);
-                write!(f, "{rest} of {count} approvals from {}", self.stage.approvers())
+                write!(
+                    f,
+                    "{rest} of {count} approvals from {}",
+                    self.stage.approvers()
+                )
             }
             stage => stage.fmt(f),
         }
@@ -133,12 +137,7 @@ impl Policy {
                 nothing("asks, and does not count");
                 continue;
             }
-            let eligible: Vec<usize> = stages
-                .iter()
-                .enumerate()
-                .filter(|(_, stage)| self.may_approve(user, stage))
-                .map(|(stage, _)| stage)
-                .collect();
+            let eligible = self.eligible(user, stages);
             if eligible.is_empty() {
                 nothing("may not approve this request");
                 continue;
@@ -154,12 +153,8 @@ impl Policy {
         let (no, yes): (Vec<_>, Vec<_>) = voters
             .into_iter()
             .partition(|voter| voter.vote.decision == Decision::Deny);
-        let mut seats = Seats::new(stages, &yes);
-        for voter in 0..yes.len() {
-            seats.place(voter, &mut vec![false; stages.len()]);
-        }
-        tally.counted = seats
-            .taken
+        let taken = Seats::fill(stages, yes.iter().map(|voter| voter.eligible.clone()));
+        tally.counted = taken
             .iter()
             .flatten()
             .filter_map(|voter| yes.get(*voter).map(|voter| voter.place))
@@ -170,7 +165,7 @@ impl Policy {
             tally.nothing.push((voter.vote.approver.clone(), why));
         }
         let mut unmet = Vec::new();
-        for (place, (stage, taken)) in stages.iter().zip(&seats.taken).enumerate() {
+        for (place, (stage, taken)) in stages.iter().zip(&taken).enumerate() {
             let present = u16::try_from(taken.len()).unwrap_or(u16::MAX);
             let is_met = match stage {
                 Stage::Approvers { count, .. } => present >= *count,
@@ -195,6 +190,29 @@ impl Policy {
         tally
     }
 
+    /// Whether there are people enough with keys to meet these stages, each of them in one.
+    pub(super) fn can_meet(&self, stages: &[Stage]) -> bool {
+        let able = self
+            .approvers
+            .iter()
+            .filter_map(|place| self.users.get(*place));
+        let able = able.filter(|user| !user.keys.is_empty());
+        let eligible = able.map(|user| self.eligible(user, stages));
+        let taken = Seats::fill(stages, eligible);
+        stages
+            .iter()
+            .zip(taken)
+            .all(|(stage, taken)| taken.len() == room(stage))
+    }
+
+    fn eligible(&self, user: &User, stages: &[Stage]) -> Vec<usize> {
+        let stages = stages.iter().enumerate();
+        stages
+            .filter(|(_, stage)| self.may_approve(user, stage))
+            .map(|(place, _)| place)
+            .collect()
+    }
+
     fn may_approve(&self, user: &User, stage: &Stage) -> bool {
         let Stage::Approvers { users, teams, .. } = stage else {
             return false;
@@ -210,9 +228,13 @@ impl Policy {
 fn denied_by(vote: &Vote<'_>) -> String {
     let comment = vote.comment.as_str();
     if comment.is_empty() {
-        format!("denied by {}", vote.approver)
+        format!("{} says no", vote.approver)
     } else {
-        format!("denied by {}: {:?}", vote.approver, shortened(comment, QUOTED))
+        format!(
+            "{} says no: {:?}",
+            vote.approver,
+            shortened(comment, QUOTED)
+        )
     }
 }
 
@@ -224,43 +246,47 @@ struct Voter<'a> {
 }
 
 /// Who meets which stage.
-struct Seats<'s, 'v> {
+struct Seats<'s> {
     stages: &'s [Stage],
-    voters: &'s [Voter<'v>],
+    /// For each voter, the stages they may approve in.
+    eligible: Vec<Vec<usize>>,
     /// For each stage, the voters who are counted in it.
     taken: Vec<Vec<usize>>,
 }
 
-impl<'s, 'v> Seats<'s, 'v> {
-    fn new(stages: &'s [Stage], voters: &'s [Voter<'v>]) -> Self {
-        Self {
-            stages,
-            voters,
-            taken: vec![Vec::new(); stages.len()],
-        }
+/// How many approvals a stage takes.
+fn room(stage: &Stage) -> usize {
+    match stage {
+        Stage::Approvers { count, .. } => usize::from(*count),
+        Stage::Kubernetes => 0,
     }
+}
 
-    fn room(&self, stage: usize) -> usize {
-        match self.stages.get(stage) {
-            Some(Stage::Approvers { count, .. }) => usize::from(*count),
-            Some(Stage::Kubernetes) | None => 0,
+impl<'s> Seats<'s> {
+    /// For each stage, who is counted in it: as many in all as can be.
+    fn fill(stages: &'s [Stage], eligible: impl Iterator<Item = Vec<usize>>) -> Vec<Vec<usize>> {
+        let mut seats = Self {
+            stages,
+            eligible: eligible.collect(),
+            taken: vec![Vec::new(); stages.len()],
+        };
+        for voter in 0..seats.eligible.len() {
+            seats.place(voter, &mut vec![false; stages.len()]);
         }
+        seats.taken
     }
 
     /// Finds a place for a voter, moving others on where that makes room (an augmenting path). `seen`: stages that this
     /// search has been at.
     fn place(&mut self, voter: usize, seen: &mut [bool]) -> bool {
-        let eligible = self
-            .voters
-            .get(voter)
-            .map_or(&[][..], |voter| voter.eligible.as_slice());
-        for &stage in eligible {
+        for stage in self.eligible.get(voter).cloned().unwrap_or_default() {
             match seen.get_mut(stage) {
                 Some(seen) if !*seen => *seen = true,
                 _ => continue,
             }
             let there = self.taken.get(stage).cloned().unwrap_or_default();
-            let leaves = if there.len() < self.room(stage) {
+            let room = self.stages.get(stage).map_or(0, room);
+            let leaves = if there.len() < room {
                 None
             } else {
                 match there.into_iter().find(|other| self.place(*other, seen)) {

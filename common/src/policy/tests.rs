@@ -1,5 +1,6 @@
 //! Policies and requests that the tests judge.
 
+mod approving;
 mod cases;
 mod diffing;
 mod evaluating;

@@ -1,7 +1,8 @@
 //! Cases as they are meant: every value checked, every finding kept.
 
-use super::{Case, Expect, Key, Request, Word, wire};
+use super::{Approval, Case, Expect, Key, Request, Word, wire};
 use crate::{
+    approval::Decision,
     attestation::{Firmware, PinPolicy, Slot, TouchPolicy},
     claims::Reason,
     key::KeyAlgorithm,
@@ -138,6 +139,8 @@ impl Check {
                 .map_err(|error| self.find(at.position, error.to_string()))
                 .ok(),
         };
+        let approvals = wire.approvals.iter();
+        let approvals = approvals.filter_map(|one| self.approval(one)).collect();
         let key = wire.key.as_ref();
         let key = self.key(key.unwrap_or(&wire::Key::default()));
         Some(Request {
@@ -153,6 +156,23 @@ impl Check {
             ttl,
             reason: reason?.as_str().to_owned(),
             key: key?,
+            approvals,
+            approved_in_kubernetes: wire.approved_in_kubernetes,
+        })
+    }
+
+    fn approval(&mut self, wire: &wire::Approval) -> Option<Approval> {
+        let by = self.ok(&wire.by, "user name", UserName::parse(&wire.by.value));
+        let comment = match wire.comment.as_ref() {
+            None => Some(Reason::default()),
+            Some(at) => Reason::parse(&at.value)
+                .map_err(|error| self.find(at.position, error.to_string()))
+                .ok(),
+        };
+        Some(Approval {
+            by: by?,
+            decision: wire.decision.as_ref().copied().unwrap_or(Decision::Approve),
+            comment: comment?,
         })
     }
 

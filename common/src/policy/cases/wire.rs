@@ -1,5 +1,6 @@
 //! Cases as they are written.
 
+use crate::approval::Decision;
 use crate::policy::{
     at::{At, Given},
     wire::{Algorithm, ApiVersion, Pin, Touch},
@@ -52,6 +53,23 @@ pub(super) struct Request {
     pub(super) reason: Given<At<String>>,
     #[serde(default)]
     pub(super) key: Given<Key>,
+    /// What approvers said.
+    #[serde(default)]
+    pub(super) approvals: Vec<Approval>,
+    /// Whether the request has a bare approval of Kubernetes.
+    #[serde(default)]
+    pub(super) approved_in_kubernetes: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Approval {
+    pub(super) by: At<String>,
+    /// Default: approve.
+    #[serde(default)]
+    pub(super) decision: Given<Decision>,
+    #[serde(default)]
+    pub(super) comment: Given<At<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

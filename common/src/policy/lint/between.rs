@@ -6,6 +6,7 @@ use crate::policy::{
     Finding, Policy, Position,
     pattern::Pattern,
     rule::{Decision, Rule, Stage, Who},
+    tally,
     user::{TeamId, User},
     wire,
 };
@@ -180,28 +181,27 @@ impl<'a> Look<'a> {
         else {
             return;
         };
-        let mut before: HashSet<&str> = HashSet::new();
-        let mut told = false;
+        let mut each = true;
         for (stage, written) in rule.stages.iter().zip(stages) {
             let Stage::Approvers { count, .. } = stage else {
                 continue;
             };
             let able = self.able(stage);
-            let both = able.iter().filter(|name| before.contains(**name)).min();
-            if let Some(name) = both.filter(|_| !told) {
-                let message = format!(
-                    "{name} can approve in this stage and in one before it, and counts in both"
-                );
-                told = true;
-                self.note(
-                    Severity::Warning,
-                    "one-approver-twice",
-                    written.from.position,
-                    message,
-                );
-            }
+            each &= able.len() >= usize::from(*count);
             self.self_approval(rule, usize::from(*count), &able, written.from.position);
-            before.extend(able);
+        }
+        // A stage that is out of reach by itself is found elsewhere.
+        if each
+            && !self.policy.can_meet(&tally::stages(std::iter::once(rule)))
+            && let Some(first) = stages.first()
+        {
+            let message = "each stage has approvers enough, but not all of them together: nobody counts in two".to_owned();
+            self.note(
+                Severity::Error,
+                "unreachable-approval",
+                first.from.position,
+                message,
+            );
         }
     }
 

@@ -175,11 +175,19 @@ fn a_group_that_only_a_manual_rule_grants_makes_the_request_wait() {
         request("alice", &["a", "b"]).outcome(&policy),
         "approve 30m"
     );
-    let Verdict::Wait { ttl, rules, stages } = request("alice", &["a", "c"]).verdict(&policy)
+    let Verdict::Wait {
+        ttl,
+        rules,
+        stages,
+        wait_for,
+    } = request("alice", &["a", "c"]).verdict(&policy)
     else {
         panic!("does not wait");
     };
-    assert_eq!(ttl.to_string(), "20m");
+    assert_eq!(
+        (ttl.to_string(), wait_for.to_string()),
+        ("20m".into(), "1h".into())
+    );
     assert_eq!(
         rules.iter().map(|r| &**r).collect::<Vec<_>>(),
         ["auto", "asked"]
