@@ -6,4 +6,6 @@ pub mod cluster;
 pub mod engineer;
 pub mod pcscd;
 pub mod policy;
+pub mod pty;
+pub mod upstream;
 pub mod yubikey;

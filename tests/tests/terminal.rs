@@ -15,8 +15,6 @@ mod interrupted;
 mod json;
 #[path = "terminal/prompts.rs"]
 mod prompts;
-#[path = "terminal/pty.rs"]
-mod pty;
 
 use std::process::Command;
 use touchstone_tests::{cluster::Cluster, engineer::Engineer, pcscd::Options};

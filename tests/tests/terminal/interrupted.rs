@@ -1,9 +1,6 @@
 //! Ctrl-C wherever it waits: 130, the echo back, nothing half done.
 
-use crate::{
-    Setting, assert_tries, card, engineer_with_key, engineer_with_new_card, exit,
-    pty::{CTRL_C, Session},
-};
+use crate::{Setting, assert_tries, card, engineer_with_key, engineer_with_new_card, exit};
 use std::{
     fs,
     time::{Duration, Instant},
@@ -11,6 +8,7 @@ use std::{
 use touchstone_tests::{
     engineer::{Engineer, PIN, PUK},
     policy::{GRANTED, MANUAL},
+    pty::{CTRL_C, Session},
 };
 
 /// Ends a session by Ctrl-C, at once.

@@ -1,13 +1,11 @@
 //! What is asked, and what an answer does.
 
-use crate::{
-    OTP, Setting, assert_tries, card, engineer_with_key, engineer_with_new_card, exit,
-    pty::{CTRL_D, Session},
-};
+use crate::{OTP, Setting, assert_tries, card, engineer_with_key, engineer_with_new_card, exit};
 use std::process::Stdio;
 use touchstone_tests::{
     engineer::{Engineer, PIN, PUK, Ran},
     policy::GRANTED,
+    pty::{CTRL_D, Session},
 };
 
 const WRONG_PIN: &str = "999999";

@@ -3,7 +3,7 @@
 use rustix::{
     process::{Pid, Signal, kill_process},
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
-    termios::{LocalModes, tcgetattr},
+    termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize},
 };
 use std::{
     ffi::OsStr,
@@ -19,12 +19,12 @@ use std::{
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// What the terminal makes of Ctrl-C.
-pub(crate) const CTRL_C: &str = "\x03";
+pub const CTRL_C: &str = "\x03";
 /// What the terminal makes of Ctrl-D at the beginning of a line.
-pub(crate) const CTRL_D: &str = "\x04";
+pub const CTRL_D: &str = "\x04";
 
 /// A program in a session of its own, whose controlling terminal is ours. Killed when dropped.
-pub(crate) struct Session {
+pub struct Session {
     child: Child,
     keyboard: File,
     /// Kept open, so that the terminal's modes can be asked for when the program has ended.
@@ -35,26 +35,34 @@ pub(crate) struct Session {
 }
 
 /// How it ended.
-pub(crate) struct Ended {
-    pub(crate) code: Option<i32>,
+pub struct Ended {
+    /// The exit code; `None` after a signal.
+    pub code: Option<i32>,
     /// All that the terminal showed.
-    pub(crate) shown: String,
+    pub shown: String,
     /// Whether it echoes what is typed, as it did before.
-    pub(crate) echoes: bool,
+    pub echoes: bool,
 }
 
 impl Session {
     /// Runs `command` with all three standard streams on the terminal.
-    pub(crate) fn start(command: &Command) -> Self {
+    pub fn start(command: &Command) -> Self {
         Self::with_output(command, None)
     }
 
     /// Runs `command` with its standard output in a file, where one is named.
-    pub(crate) fn with_output(command: &Command, output: Option<&Path>) -> Self {
+    pub fn with_output(command: &Command, output: Option<&Path>) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
             .expect("make a terminal");
         grantpt(&master).expect("grant the terminal");
         unlockpt(&master).expect("unlock the terminal");
+        let size = Winsize {
+            ws_col: 80,
+            ws_row: 24,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        tcsetwinsize(&master, size).expect("size the terminal");
         let name = ptsname(&master, Vec::new()).expect("the terminal's name");
         let slave = File::options()
             .read(true)
@@ -110,14 +118,14 @@ impl Session {
     }
 
     /// All that the terminal showed so far.
-    pub(crate) fn shown(&self) -> String {
+    pub fn shown(&self) -> String {
         let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8_lossy(&shown).into_owned()
     }
 
     /// Waits until the terminal shows `text`, after what was waited for before.
     #[track_caller]
-    pub(crate) fn wait_for(&mut self, text: &str) {
+    pub fn wait_for(&mut self, text: &str) {
         let end = Instant::now() + PATIENCE;
         loop {
             let shown = self.shown();
@@ -136,26 +144,26 @@ impl Session {
 
     /// Waits for a question that must not echo, and answers it.
     #[track_caller]
-    pub(crate) fn answer_hidden(&mut self, question: &str, answer: &str) {
+    pub fn answer_hidden(&mut self, question: &str, answer: &str) {
         self.wait_for(question);
         assert!(!self.echoes(), "{question:?} echoes:\n{}", self.shown());
         self.type_line(answer);
     }
 
     /// Types without a newline.
-    pub(crate) fn type_keys(&mut self, keys: &str) {
+    pub fn type_keys(&mut self, keys: &str) {
         self.keyboard
             .write_all(keys.as_bytes())
             .expect("type on the terminal");
     }
 
     /// Types a line.
-    pub(crate) fn type_line(&mut self, line: &str) {
+    pub fn type_line(&mut self, line: &str) {
         self.type_keys(&format!("{line}\n"));
     }
 
     /// Whether the terminal shows what is typed.
-    pub(crate) fn echoes(&self) -> bool {
+    pub fn echoes(&self) -> bool {
         tcgetattr(&self.keyboard)
             .expect("ask for the terminal's modes")
             .local_modes
@@ -163,7 +171,7 @@ impl Session {
     }
 
     /// Sends a signal to the program.
-    pub(crate) fn signal(&self, signal: Signal) {
+    pub fn signal(&self, signal: Signal) {
         let id = i32::try_from(self.child.id())
             .ok()
             .and_then(Pid::from_raw)
@@ -173,7 +181,7 @@ impl Session {
 
     /// Waits for the program's end.
     #[track_caller]
-    pub(crate) fn end(mut self) -> Ended {
+    pub fn end(mut self) -> Ended {
         let end = Instant::now() + PATIENCE;
         let status = loop {
             if let Some(status) = self.child.try_wait().expect("ask after the program") {
@@ -210,7 +218,7 @@ impl Drop for Session {
 impl Ended {
     /// Asserts the exit code, what the terminal says, and that it echoes again.
     #[track_caller]
-    pub(crate) fn with(self, code: i32, words: &[&str]) -> Self {
+    pub fn with(self, code: i32, words: &[&str]) -> Self {
         assert_eq!(self.code, Some(code), "{}", self.shown);
         assert!(self.echoes, "the echo is still off:\n{}", self.shown);
         for word in words {
@@ -226,7 +234,7 @@ impl Ended {
 
     /// Asserts that the terminal never showed any of these.
     #[track_caller]
-    pub(crate) fn without(&self, secrets: &[&str]) {
+    pub fn without(&self, secrets: &[&str]) {
         for secret in secrets {
             assert!(
                 !self.shown.contains(secret),
