@@ -144,6 +144,12 @@ pub struct Intent {
     pub rules: Vec<String>,
     /// Who approved, for a manual rule.
     pub approvers: Vec<String>,
+    /// What they signed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub approvals: Vec<Approval>,
+    /// Whether a bare approval in Kubernetes counted, which nobody signed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unsigned_approval: bool,
     /// The YubiKey's serial number, where the key is attested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_serial: Option<u32>,
@@ -160,6 +166,21 @@ pub struct Intent {
     pub ca: String,
     /// SHA-256 of the bytes that will be signed.
     pub tbs_sha256: String,
+}
+
+/// A signed approval that counted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Approval {
+    /// Who approved.
+    pub approver: String,
+    /// The serial number of the YubiKey that signed it, where the key is attested.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_serial: Option<u32>,
+    /// SHA-256 of the statement, lower-case hex.
+    pub sha256: String,
+    /// The statement, a JWS: proof that outlives the request.
+    pub statement: String,
 }
 
 /// Why the audit log cannot be used. Each message completes "failed to …".

@@ -50,6 +50,8 @@ use tokio_util::sync::CancellationToken;
 const AT_ONCE: usize = 64;
 /// How many settled requests are remembered, so that the echo of one's own writes is not worked on again.
 const SETTLED: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not zero");
+/// Of how many requests that are not at their end the last record is remembered.
+const RECORDED: NonZeroUsize = NonZeroUsize::new(16_384).expect("16384 is not zero");
 /// How long one try at a request may take. It can end between any two steps: the next one reads what is there.
 const WORK_LIMIT: Duration = Duration::from_secs(60);
 /// How long requests under way may take to end when the signer is stopped.
@@ -160,7 +162,7 @@ impl Context {
             memory: Mutex::new(Memory {
                 settled: LruCache::new(SETTLED),
                 open: HashMap::new(),
-                recorded: LruCache::new(SETTLED),
+                recorded: LruCache::new(RECORDED),
             }),
             signer_name: parts.signer_name,
             snapshot: parts.snapshot,

@@ -40,6 +40,12 @@ pub struct GrantSpec {
     /// Who approved, where a rule asked for approvals.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub approvers: Vec<String>,
+    /// What they signed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub approvals: Vec<GrantApproval>,
+    /// Whether a rule took a bare approval in Kubernetes, which nobody signed: who gave it is not known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unsigned_approval: bool,
     /// The serial number of the YubiKey that holds the key, where it is attested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_serial: Option<i64>,
@@ -59,6 +65,19 @@ pub struct GrantSpec {
     /// What is to be signed, recorded before it is. After an interruption there can be several, the latest last: at most
     /// one of them was delivered.
     pub intents: Vec<GrantIntent>,
+}
+
+/// A signed approval.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GrantApproval {
+    /// Who approved.
+    pub approver: String,
+    /// The serial number of the YubiKey that signed it, where the key is attested.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_serial: Option<i64>,
+    /// SHA-256 of the statement, lower-case hexadecimal. The statement itself stands in the audit log.
+    pub sha256: String,
 }
 
 /// The CertificateSigningRequest that asked.

@@ -4,6 +4,7 @@
 //! against the enrolment, and last the policy's rules. The first thing that is wrong is the denial's reason; a denial says
 //! what would make the request pass.
 
+mod approvals;
 mod cache;
 mod check;
 mod explain;
@@ -11,6 +12,7 @@ mod intent;
 #[cfg(test)]
 mod tests;
 
+pub use approvals::{Approval, Approvals};
 pub use cache::EvidenceCache;
 pub use explain::{Explanation, RulesSay, explain};
 pub use intent::{Intent, Waiting};
@@ -19,10 +21,11 @@ use check::Asking;
 use jiff::Timestamp;
 use std::sync::Arc;
 use touchstone_common::{
+    approval::Asked,
     attestation::Roots,
     csr::Request,
     name::UserName,
-    policy::{Facts, KeyFacts, Policy, Verdict},
+    policy::{Facts, KeyFacts, Policy, Stage, Verdict},
 };
 
 /// How far apart the engineer's clock and the server's may be, and so how old a request may be when it is created.
@@ -48,6 +51,8 @@ pub struct Submission<'a> {
     /// `metadata.creationTimestamp`, which the API server sets: the request must have been fresh then, so that it may
     /// wait for approvals. `None`: it must be fresh now.
     pub created_at: Option<Timestamp>,
+    /// What may count as approval.
+    pub approvals: Approvals<'a>,
 }
 
 /// What requests are judged by. One request is judged by one snapshot, from review to signature.
@@ -156,7 +161,7 @@ fn judge(
         now,
     };
     let evaluation = policy.evaluate(&facts);
-    let intent = |ttl, rules: &[Arc<str>]| Intent {
+    let intent = |ttl, rules: &[Arc<str>], approvals: Vec<Approval>| Intent {
         user: request.user().clone(),
         groups: request.groups().to_vec(),
         public_key: request.public_key().clone(),
@@ -169,17 +174,54 @@ fn judge(
         read_token_sha256: claims.read_token_sha256,
         policy_digest: policy.digest(),
         policy_generation: policy.generation(),
+        approvals,
+        unsigned_approval: false,
     };
     match &evaluation.verdict {
-        Verdict::Approve { ttl, rules } => Ok(Review::Approve(intent(*ttl, rules))),
+        Verdict::Approve { ttl, rules } => Ok(Review::Approve(intent(*ttl, rules, Vec::new()))),
         Verdict::Deny { .. } => Err(check::denied_by_policy(&evaluation)),
         Verdict::Wait {
-            ttl, rules, stages, ..
-        } => Ok(Review::Wait(Waiting {
-            intent: intent(*ttl, rules),
-            stages: stages.clone(),
-            message: evaluation.short(),
-        })),
+            ttl,
+            rules,
+            stages,
+            wait_for,
+        } => {
+            let asked = Asked {
+                cluster: &claims.cluster,
+                uid: submission.uid,
+                csr_sha256: &request.sha256(),
+                user: request.user(),
+                groups: request.groups(),
+                ttl: claims.ttl,
+            };
+            let count = approvals::count(
+                &submission.approvals,
+                &asked,
+                user,
+                stages,
+                snapshot,
+                evidence,
+                now,
+            );
+            let message = evaluation.short_after(&count.tally) + &count.remarks();
+            let until = check::still_waits(submission.created_at, *wait_for, &message, now)?;
+            if let Some(denial) = count.tally.denial() {
+                return Err(check::denied_by_approver(denial));
+            }
+            let intent = intent(*ttl, rules, count.approvals);
+            if count.tally.missing().is_empty() {
+                return Ok(Review::Approve(Intent {
+                    unsigned_approval: stages.contains(&Stage::Kubernetes),
+                    ..intent
+                }));
+            }
+            Ok(Review::Wait(Waiting {
+                intent,
+                missing: count.tally.missing().to_vec(),
+                message: check::shortened(message),
+                until,
+            }))
+        }
     }
 }
 

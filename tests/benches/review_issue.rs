@@ -31,7 +31,7 @@ use touchstone_signer::{
     ca::{Authority, bootstrap},
     data_dir::DataDir,
     issue,
-    review::{EvidenceCache, Intent, Review, Snapshot, Submission, review},
+    review::{Approvals, EvidenceCache, Intent, Review, Snapshot, Submission, review},
 };
 use touchstone_tests::card_key::CardKey;
 
@@ -114,6 +114,7 @@ impl Bench {
             expiration_seconds: Some(1800),
             usages: &self.usages,
             created_at: None,
+            approvals: Approvals::default(),
         };
         match review(&submission, snapshot, cache, self.now).expect("it can be judged") {
             Review::Approve(intent) => intent,

@@ -246,7 +246,9 @@ fn a_text_is_three_parts_in_base64url_without_padding_and_nothing_else() {
         .nth(1)
         .into_iter()
         .collect();
-    let loose = good[..good.len() - 1].to_owned() + &shifted;
+    let mut loose = good.clone();
+    loose.pop();
+    loose.push_str(&shifted);
     for bad in [
         String::new(),
         "..".to_owned(),

@@ -30,6 +30,9 @@ impl Kind {
     }
 }
 
+/// The reason of the condition Approved when this signer adds it.
+pub(super) const POLICY_APPROVED: &str = "PolicyApproved";
+
 /// How far a request is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State<'a> {
@@ -67,6 +70,19 @@ fn has(request: &CertificateSigningRequest, kind: Kind) -> bool {
         .iter()
         .flat_map(|status| status.conditions.iter().flatten())
         .any(|condition| condition.type_ == kind.name())
+}
+
+/// Whether someone else than this signer approved it: whoever may approve can also say that the signer did, and then it
+/// counts for nothing.
+pub(super) fn is_approved_by_another(request: &CertificateSigningRequest) -> bool {
+    request
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten())
+        .any(|condition| {
+            condition.type_ == Kind::Approved.name()
+                && condition.reason.as_deref() != Some(POLICY_APPROVED)
+        })
 }
 
 /// Adds a condition to the object, for the API to take.

@@ -2,7 +2,9 @@
 
 use super::{Context, ControllerError, code};
 use crate::{
-    grant::{Grant, GrantIntent, GrantRequest, GrantSpec, GrantStatus, Phase, name_of},
+    grant::{
+        Grant, GrantApproval, GrantIntent, GrantRequest, GrantSpec, GrantStatus, Phase, name_of,
+    },
     review::Intent,
 };
 use futures::{Stream, StreamExt, stream};
@@ -77,7 +79,21 @@ pub(super) fn of(
             groups: intent.groups().iter().map(ToString::to_string).collect(),
             reason: intent.reason().as_str().to_owned(),
             rules: intent.rules().iter().map(ToString::to_string).collect(),
-            approvers: Vec::new(),
+            approvers: intent
+                .approvals()
+                .iter()
+                .map(|a| a.approver().to_string())
+                .collect(),
+            approvals: intent
+                .approvals()
+                .iter()
+                .map(|approval| GrantApproval {
+                    approver: approval.approver().to_string(),
+                    key_serial: approval.key_serial().map(i64::from),
+                    sha256: hex::encode(approval.sha256()),
+                })
+                .collect(),
+            unsigned_approval: intent.has_unsigned_approval(),
             key_serial: intent.key_serial().map(i64::from),
             key_sha256: hex::encode(intent.public_key().spki_sha256()),
             request: GrantRequest {

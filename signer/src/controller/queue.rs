@@ -13,8 +13,8 @@ use tokio_util::time::{DelayQueue, delay_queue};
 /// The pause after the first failure; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// How often a request that waits is looked at although nothing is heard of it.
-const WAIT_PAUSE: Duration = Duration::from_secs(60);
+/// How much later than its end a wait is looked at, so that clocks that differ by a moment cost no second look.
+const AFTER_WAIT: Duration = Duration::from_millis(200);
 
 /// What is known of a request.
 #[derive(Debug)]
@@ -107,13 +107,13 @@ impl Queue {
         let Some(work) = self.work.get_mut(name) else {
             return;
         };
-        work.waits = matches!(outcome, Outcome::Wait);
+        work.waits = matches!(outcome, Outcome::Wait(_));
         let pause = match outcome {
-            Outcome::Done | Outcome::Wait => {
+            Outcome::Done | Outcome::Wait(_) => {
                 work.failures = 0;
                 match (&work.next, outcome) {
                     (Some(_), _) => None,
-                    (None, Outcome::Wait) => Some(WAIT_PAUSE),
+                    (None, Outcome::Wait(left)) => Some(left.saturating_add(AFTER_WAIT)),
                     (None, _) => {
                         self.work.remove(name);
                         return;
@@ -176,6 +176,8 @@ mod tests {
         std::iter::from_fn(|| queue.start().map(|(name, _)| name)).collect()
     }
 
+    const HOUR: Duration = Duration::from_secs(3600);
+
     #[tokio::test]
     async fn one_request_is_never_worked_on_twice_at_once_and_none_is_forgotten() {
         let mut queue = Queue::new(8);
@@ -222,12 +224,27 @@ mod tests {
         let mut queue = Queue::new(1);
         queue.push("a".into(), Input::Reread);
         assert_eq!(started(&mut queue), ["a"]);
-        queue.finish("a", Outcome::Wait);
+        queue.finish("a", Outcome::Wait(HOUR));
         assert!(started(&mut queue).is_empty());
         queue.push("a".into(), Input::Reread);
         assert_eq!(started(&mut queue), ["a"]);
-        queue.finish("a", Outcome::Wait);
+        queue.finish("a", Outcome::Wait(HOUR));
         queue.wake_waiting();
         assert_eq!(started(&mut queue), ["a"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ten_thousand_requests_that_wait_are_left_alone_until_the_first_wait_ends() {
+        let mut queue = Queue::new(64);
+        let before = tokio::time::Instant::now();
+        for number in 0..10_000_u64 {
+            let name = number.to_string();
+            queue.push(name.clone(), Input::Reread);
+            assert_eq!(started(&mut queue), [name.as_str()]);
+            queue.finish(&name, Outcome::Wait(HOUR + Duration::from_secs(number)));
+        }
+        queue.due().await;
+        assert!(before.elapsed() >= HOUR, "{:?}", before.elapsed());
+        assert_eq!(started(&mut queue), ["0"]);
     }
 }

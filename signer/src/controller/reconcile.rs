@@ -9,14 +9,14 @@ use super::{
     subject::Subject,
 };
 use crate::{
-    audit::{Event, Intent as IntentRecord},
+    audit::{Approval as ApprovalRecord, Event, Intent as IntentRecord},
     ca::bootstrap,
     grant::{Grant, GrantIntent, Phase},
     issue,
     review::{self, Denial, Intent, Review, Snapshot},
 };
 use kube::ResourceExt;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use touchstone_common::certificate::SerialNumber;
 
 /// What is to happen with a request next.
@@ -28,8 +28,8 @@ pub(super) enum Outcome {
     Reread,
     /// It did not work: try again after a pause.
     Retry,
-    /// It waits for others.
-    Wait,
+    /// It waits for others, so long at most.
+    Wait(Duration),
 }
 
 impl Context {
@@ -144,11 +144,19 @@ impl Context {
             .await?;
         if conditions::state(&subject.request) == State::Pending {
             let rules = intent.rules().join(", ");
-            let message = format!("granted by rule {rules} for {}", intent.ttl());
+            let mut message = format!("granted by rule {rules} for {}", intent.ttl());
+            let approvers: Vec<_> = intent
+                .approvals()
+                .iter()
+                .map(|a| a.approver().as_str())
+                .collect();
+            if !approvers.is_empty() {
+                message = format!("{message}, approved by {}", approvers.join(", "));
+            }
             conditions::add(
                 &mut subject.request,
                 Kind::Approved,
-                "PolicyApproved",
+                conditions::POLICY_APPROVED,
                 &message,
                 now,
             );
@@ -271,6 +279,17 @@ fn record_of(
         reason: spec.reason.clone(),
         rules: spec.rules.clone(),
         approvers: spec.approvers.clone(),
+        approvals: intent
+            .approvals()
+            .iter()
+            .map(|approval| ApprovalRecord {
+                approver: approval.approver().to_string(),
+                key_serial: approval.key_serial(),
+                sha256: hex::encode(approval.sha256()),
+                statement: approval.statement().to_owned(),
+            })
+            .collect(),
+        unsigned_approval: intent.has_unsigned_approval(),
         key_serial: intent.key_serial(),
         key_sha256: spec.key_sha256.clone(),
         ttl_seconds: intent.ttl().as_secs(),

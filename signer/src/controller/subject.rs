@@ -1,6 +1,10 @@
 //! The request that is worked on.
 
-use crate::{audit::RequestRef, review::Submission};
+use super::conditions;
+use crate::{
+    audit::RequestRef,
+    review::{Approvals, Submission},
+};
 use k8s_openapi::api::certificates::v1::{
     CertificateSigningRequest, CertificateSigningRequestStatus,
 };
@@ -43,6 +47,10 @@ impl Subject {
             expiration_seconds: spec.expiration_seconds,
             usages: spec.usages.as_deref().unwrap_or_default(),
             created_at: self.request.creation_timestamp().map(|time| time.0),
+            approvals: Approvals {
+                annotations: self.request.metadata.annotations.as_ref(),
+                in_kubernetes: conditions::is_approved_by_another(&self.request),
+            },
         }
     }
 }

@@ -13,7 +13,8 @@ use crate::{
 };
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use kube::{ResourceExt, api::PostParams};
-use touchstone_common::csr::WAITING_FOR_ANNOTATION;
+use std::{collections::BTreeMap, time::Duration};
+use touchstone_common::csr::{WAITING_FOR_ANNOTATION, WAITS_UNTIL_ANNOTATION};
 
 /// How often a write is tried against others who write at the same time.
 const WRITES: usize = 16;
@@ -149,11 +150,15 @@ impl Context {
         subject: &Subject,
         waiting: &Waiting,
     ) -> Result<Outcome, ControllerError> {
-        let told = subject
-            .request
-            .annotations()
-            .get(WAITING_FOR_ANNOTATION)
-            .is_some_and(|told| told == waiting.message());
+        let until = waiting.until().to_string();
+        let annotations = [
+            (WAITING_FOR_ANNOTATION, waiting.message()),
+            (WAITS_UNTIL_ANNOTATION, &until),
+        ];
+        let told = annotations.iter().all(|(key, value)| {
+            let told = subject.request.annotations().get(*key);
+            told.is_some_and(|told| told == value)
+        });
         // Not only when it has not been told: who makes a request can say so beforehand.
         let event = Event::Waiting {
             request: subject.reference(),
@@ -166,7 +171,7 @@ impl Context {
                 "metadata": {
                     // With the UID, a request made anew under this name is not written to.
                     "uid": subject.uid,
-                    "annotations": { WAITING_FOR_ANNOTATION: waiting.message() },
+                    "annotations": BTreeMap::from(annotations),
                 },
             });
             let written = self
@@ -198,6 +203,8 @@ impl Context {
                 )
                 .await;
         }
-        Ok(Outcome::Wait)
+        // Nothing is looked at until then but what is heard of: the request, or a new policy.
+        let left = waiting.until().duration_since(self.clock.now());
+        Ok(Outcome::Wait(Duration::try_from(left).unwrap_or_default()))
     }
 }

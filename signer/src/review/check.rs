@@ -1,7 +1,7 @@
 //! What is checked of a request before the policy's rules are asked.
 
 use super::{Denial, EvidenceCache, FRESH_SECONDS, ReviewError, Snapshot};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use std::sync::Arc;
 use touchstone_common::{
     attestation::Attested,
@@ -9,7 +9,7 @@ use touchstone_common::{
     csr::Request,
     name::{ClusterName, UserName},
     policy::{Evaluation, Policy, User},
-    ttl::Ttl,
+    ttl::{Ttl, WaitLimit},
 };
 
 /// 2026-01-01T00:00:00Z. No request is older than this program: a clock before it is not set.
@@ -20,13 +20,18 @@ const CLIENT_AUTH: &str = "client auth";
 const MESSAGE: usize = 1000;
 
 fn denial(reason: &'static str, message: impl Into<String>) -> Denial {
-    let message: String = message.into();
-    let message = if message.chars().count() <= MESSAGE {
+    Denial {
+        reason,
+        message: shortened(message.into()),
+    }
+}
+
+pub(super) fn shortened(message: String) -> String {
+    if message.chars().count() <= MESSAGE {
         message
     } else {
         message.chars().take(MESSAGE - 1).chain(['…']).collect()
-    };
-    Denial { reason, message }
+    }
 }
 
 pub(super) fn clock(now: Timestamp, created_at: Option<Timestamp>) -> Result<(), ReviewError> {
@@ -142,6 +147,30 @@ pub(super) fn no_evidence() -> Denial {
         "the request carries no attestation of its key, and nothing else says who asks; make the key with `touchstone key \
          generate`",
     )
+}
+
+/// Until when a request that was made at `created_at` waits, if it still does. `waiting` says for what.
+pub(super) fn still_waits(
+    created_at: Option<Timestamp>,
+    wait_for: WaitLimit,
+    waiting: &str,
+    now: Timestamp,
+) -> Result<Timestamp, Denial> {
+    let since = created_at.unwrap_or(now);
+    let limit = SignedDuration::from_secs(i64::from(wait_for.as_secs()));
+    match since.checked_add(limit) {
+        Ok(until) if until > now => Ok(until),
+        _ => Err(denial(
+            "WaitEnded",
+            format!(
+                "a request like this waits for {wait_for}, and that is over ({waiting}); ask those who may approve, and log in again"
+            ),
+        )),
+    }
+}
+
+pub(super) fn denied_by_approver(who: &str) -> Denial {
+    denial("DeniedByApprover", format!("denied: {who}"))
 }
 
 pub(super) fn denied_by_policy(evaluation: &Evaluation) -> Denial {

@@ -1,11 +1,13 @@
 //! What comes of a request that is granted, now or once others approve.
 
+use super::approvals::Approval;
+use jiff::Timestamp;
 use std::sync::Arc;
 use touchstone_common::{
     claims::Reason,
     key::PublicKey,
     name::{GroupName, UserName},
-    policy::Stage,
+    policy::Missing,
     ttl::Ttl,
 };
 
@@ -24,6 +26,8 @@ pub struct Intent {
     pub(super) read_token_sha256: Option<[u8; 32]>,
     pub(super) policy_digest: [u8; 32],
     pub(super) policy_generation: u64,
+    pub(super) approvals: Vec<Approval>,
+    pub(super) unsigned_approval: bool,
 }
 
 impl Intent {
@@ -82,6 +86,16 @@ impl Intent {
     pub fn policy_digest(&self) -> &[u8; 32] {
         &self.policy_digest
     }
+    /// The signed approvals that counted.
+    #[must_use]
+    pub fn approvals(&self) -> &[Approval] {
+        &self.approvals
+    }
+    /// Whether a rule took a bare approval in Kubernetes.
+    #[must_use]
+    pub fn has_unsigned_approval(&self) -> bool {
+        self.unsigned_approval
+    }
     /// The generation of that policy.
     #[must_use]
     pub fn policy_generation(&self) -> u64 {
@@ -93,8 +107,9 @@ impl Intent {
 #[derive(Clone, Debug)]
 pub struct Waiting {
     pub(super) intent: Intent,
-    pub(super) stages: Vec<Stage>,
+    pub(super) missing: Vec<Missing>,
     pub(super) message: String,
+    pub(super) until: Timestamp,
 }
 
 impl Waiting {
@@ -103,14 +118,19 @@ impl Waiting {
     pub fn intent(&self) -> &Intent {
         &self.intent
     }
-    /// What must be met.
+    /// What is not there yet.
     #[must_use]
-    pub fn stages(&self) -> &[Stage] {
-        &self.stages
+    pub fn missing(&self) -> &[Missing] {
+        &self.missing
     }
     /// What it waits for, for people.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
+    }
+    /// When it is denied.
+    #[must_use]
+    pub fn until(&self) -> Timestamp {
+        self.until
     }
 }

@@ -1,5 +1,6 @@
 //! Requests as engineers and attackers make them.
 
+mod approving;
 mod embedded;
 mod explaining;
 mod keys;
@@ -8,7 +9,8 @@ mod surroundings;
 mod yubikey;
 
 use super::{
-    Denial, EvidenceCache, Review, ReviewError, Snapshot, Submission, admit_anonymous, review,
+    Approvals, Denial, EvidenceCache, Review, ReviewError, Snapshot, Submission, admit_anonymous,
+    review,
 };
 use jiff::{SignedDuration, Timestamp};
 use std::{num::NonZeroUsize, sync::Arc};
@@ -108,6 +110,7 @@ impl Bench {
             expiration_seconds: case.expiration_seconds,
             usages: &case.usages,
             created_at: case.created_at,
+            approvals: Approvals::default(),
         };
         review(&submission, &self.snapshot, &self.cache, case.now)
     }
@@ -155,6 +158,7 @@ impl Bench {
             expiration_seconds: case.expiration_seconds,
             usages: &case.usages,
             created_at: case.created_at,
+            approvals: Approvals::default(),
         };
         super::explain(&submission, &self.snapshot, &self.cache, case.now).unwrap()
     }

@@ -12,7 +12,7 @@ use touchstone_signer::{
     ca::{Authority, bootstrap, recognise},
     data_dir::DataDir,
     issue::{self, IssueError},
-    review::{self, Intent, Review, Snapshot, Submission},
+    review::{self, Approvals, Intent, Review, Snapshot, Submission},
     service::evidence_cache,
 };
 
@@ -38,6 +38,7 @@ fn granted() -> Intent {
         expiration_seconds: Some(1800),
         usages: &["client auth".into()],
         created_at: None,
+        approvals: Approvals::default(),
     };
     match review::review(&submission, &snapshot, &evidence_cache(), Timestamp::now()).unwrap() {
         Review::Approve(intent) => intent,

@@ -4,7 +4,7 @@ use crate::{
     command::{Output, print, print_json},
     error::Error,
     reload::{self, PolicyFileError},
-    review::{self, EvidenceCache, Explanation, Snapshot, Submission},
+    review::{self, Approvals, EvidenceCache, Explanation, Snapshot, Submission},
 };
 use clap::Args;
 use jiff::Timestamp;
@@ -77,6 +77,7 @@ impl Explain {
             expiration_seconds: claims.and_then(|claims| claims.ttl.as_secs().try_into().ok()),
             usages: &["client auth".to_owned()],
             created_at: None,
+            approvals: Approvals::default(),
         };
         let at = self.at.or(signed_at).unwrap_or_else(Timestamp::now);
         let cache = EvidenceCache::new(NonZeroUsize::MIN);

@@ -53,7 +53,7 @@ fn a_manual_rule_leaves_the_request_waiting_for_whom_it_names() {
     else {
         panic!("does not wait");
     };
-    assert_eq!(waiting.stages().len(), 1);
+    assert_eq!(waiting.missing().len(), 1);
     assert_eq!(waiting.intent().user().as_str(), "alice");
     assert_eq!(
         waiting.message(),
@@ -91,6 +91,7 @@ fn the_same_request_gives_the_same_verdict() {
         expiration_seconds: Some(1800),
         usages: &["client auth".to_owned()],
         created_at: None,
+        approvals: Approvals::default(),
     };
     let verdict = || {
         format!(

@@ -41,6 +41,7 @@ fn what_is_not_a_request_is_denied() {
             expiration_seconds: Some(1800),
             usages: &["client auth".to_owned()],
             created_at: None,
+            approvals: Approvals::default(),
         };
         let verdict = review(&submission, &bench.snapshot, &bench.cache, now()).unwrap();
         assert!(
