@@ -1,4 +1,5 @@
-//! Who asks: a client in this process, the holder of a client certificate, the holder of a read token, or nobody.
+//! Who asks: a client in this process, the holder of a client certificate, of a read token or of an approver's pass, or
+//! nobody.
 
 use aws_lc_rs::digest;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -7,7 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::UserInfo;
 use std::sync::Arc;
 
-use crate::{client_certificate::Peer, status::ApiError, store::Store};
+use crate::{client_certificate::Peer, handlers::App, status::ApiError};
 
 /// The group of everyone who proved who they are.
 const AUTHENTICATED: &str = "system:authenticated";
@@ -32,6 +33,8 @@ pub(crate) struct Identity {
     /// When the credential ends, if it does.
     pub(crate) ends: Option<Timestamp>,
     pub(crate) scope: Scope,
+    /// Whether they approve requests.
+    pub(crate) approves: bool,
 }
 
 /// What an identity is good for.
@@ -39,6 +42,8 @@ pub(crate) struct Identity {
 pub(crate) enum Scope {
     /// Whatever its groups may do.
     Groups,
+    /// Approving, and nothing else.
+    Approver,
     /// Reading the requests with these UIDs, and nothing else.
     Requests(Vec<String>),
     /// Nobody: no credential came.
@@ -60,6 +65,7 @@ impl Identity {
             user,
             ends,
             scope: Scope::Groups,
+            approves: false,
         }
     }
 
@@ -72,6 +78,7 @@ impl Identity {
             },
             ends: None,
             scope: Scope::Anonymous,
+            approves: false,
         }
     }
 }
@@ -80,7 +87,7 @@ impl Identity {
 pub(crate) async fn authenticate(
     source: &Source,
     headers: &HeaderMap,
-    store: &Store,
+    app: &App,
     now: Timestamp,
 ) -> Result<Identity, ApiError> {
     let peer = match source {
@@ -88,7 +95,11 @@ pub(crate) async fn authenticate(
         Source::Network(peer) => peer,
     };
     if let Some(holder) = peer.holder(now)? {
-        return Ok(Identity::authenticated(holder.user, Some(holder.ends)));
+        let identity = Identity::authenticated(holder.user, Some(holder.ends));
+        return Ok(Identity {
+            approves: app.approvers.is_approver(identity.name()),
+            ..identity
+        });
     }
     let mut credentials = headers.get_all(header::AUTHORIZATION).iter();
     let Some(credential) = credentials.next() else {
@@ -97,12 +108,12 @@ pub(crate) async fn authenticate(
     if credentials.next().is_some() {
         return Err(ApiError::unauthorized());
     }
-    let sha256 = credential
-        .to_str()
-        .ok()
-        .and_then(token_sha256)
-        .ok_or_else(ApiError::unauthorized)?;
-    let uids = store.requests_of_token(sha256).await?;
+    let credential = credential.to_str().map_err(|_| ApiError::unauthorized())?;
+    if let Some(pass) = pass(credential) {
+        return approver(app, pass.to_owned()).await;
+    }
+    let sha256 = token_sha256(credential).ok_or_else(ApiError::unauthorized)?;
+    let uids = app.store.requests_of_token(sha256).await?;
     if uids.is_empty() {
         return Err(ApiError::unauthorized());
     }
@@ -114,16 +125,47 @@ pub(crate) async fn authenticate(
         },
         ends: None,
         scope: Scope::Requests(uids),
+        approves: false,
     })
+}
+
+/// The holder of a pass. Judging one costs CPU, as judging evidence does.
+async fn approver(app: &App, pass: String) -> Result<Identity, ApiError> {
+    let _turn = app.admission().await?;
+    let approvers = Arc::clone(&app.approvers);
+    let holder = tokio::task::spawn_blocking(move || approvers.authenticate(&pass))
+        .await
+        .map_err(|_| ApiError::internal("the pass could not be judged"))?
+        .map_err(|refusal| {
+            tracing::info!(why = refusal.message, "a pass was refused");
+            ApiError::unauthorized_because(&refusal.message)
+        })?;
+    let user = UserInfo {
+        username: Some(holder.username),
+        ..UserInfo::default()
+    };
+    Ok(Identity {
+        scope: Scope::Approver,
+        approves: true,
+        ..Identity::authenticated(user, Some(holder.ends))
+    })
+}
+
+/// The token in `Bearer <token>`.
+fn bearer(credential: &str) -> Option<&str> {
+    let (scheme, token) = credential.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// What looks like a pass: three parts, where a read token has one.
+fn pass(credential: &str) -> Option<&str> {
+    bearer(credential).filter(|token| token.contains('.'))
 }
 
 /// SHA-256 of the 32 bytes in `Bearer <base64url without padding>`.
 fn token_sha256(credential: &str) -> Option<[u8; 32]> {
-    let (scheme, token) = credential.split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return None;
-    }
-    let bytes = zeroize::Zeroizing::new(URL_SAFE_NO_PAD.decode(token.trim()).ok()?);
+    let token = bearer(credential)?;
+    let bytes = zeroize::Zeroizing::new(URL_SAFE_NO_PAD.decode(token).ok()?);
     let bytes: &[u8; 32] = bytes.as_slice().try_into().ok()?;
     digest::digest(&digest::SHA256, bytes)
         .as_ref()

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `system:masters` | everything |
 //! | `touchstone:signer`, in this process only | what reviewing, signing and recording needs |
+//! | approvers | read the pending requests of the signer; set their own statement on them |
 //! | engineers | look around, ask who they are and what they may, create requests, read their own |
 //! | a read token | read the one request it was made for |
 //! | nobody | health, version; create a request, if its evidence convinces |
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{
     authentication::{Identity, Scope},
+    csr,
     request::Attributes,
 };
 
@@ -71,6 +73,13 @@ const READ_OWN: Rule = Rule {
     group: "certificates.k8s.io",
     resources: &[REQUESTS],
     verbs: &["get", "watch"],
+    reach: Reach::Own,
+};
+/// What approvers may do with what waits.
+const APPROVE: Rule = Rule {
+    group: "certificates.k8s.io",
+    resources: &[REQUESTS],
+    verbs: &["get", "list", "patch", "watch"],
     reach: Reach::Own,
 };
 const HEALTH: &[&str] = &["/healthz", "/livez", "/readyz", "/version", "/version/"];
@@ -169,6 +178,11 @@ pub(crate) enum Decision {
 /// To whom a request must belong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
+    /// Whoever approves requests of this signer name: those that are pending; and the named one's own, to read.
+    Approvers {
+        signer_name: String,
+        reader: Option<String>,
+    },
     /// The one that `spec.username` names.
     User(String),
     /// Whoever has a token for these UIDs.
@@ -179,6 +193,16 @@ impl Owner {
     /// Whether an object belongs to it.
     pub(crate) fn owns(&self, object: &Value) -> bool {
         match self {
+            Self::Approvers {
+                signer_name,
+                reader,
+            } => {
+                let signer = object.pointer("/spec/signerName").and_then(Value::as_str);
+                signer == Some(signer_name.as_str()) && csr::is_pending(object)
+                    || reader
+                        .as_ref()
+                        .is_some_and(|name| Self::User(name.clone()).owns(object))
+            }
             Self::User(name) => {
                 object.pointer("/spec/username").and_then(Value::as_str) == Some(name.as_str())
             }
@@ -197,7 +221,11 @@ pub(crate) fn is_administrator(identity: &Identity) -> bool {
 }
 
 /// Decides.
-pub(crate) fn decide(identity: &Identity, attributes: &Attributes) -> Decision {
+pub(crate) fn decide(
+    identity: &Identity,
+    attributes: &Attributes,
+    approved_signer: &str,
+) -> Decision {
     if let Scope::Requests(uids) = &identity.scope {
         let is_named = attributes.path.is_none() && !attributes.name.is_empty();
         return if is_named && READ_OWN.covers(attributes) {
@@ -208,8 +236,18 @@ pub(crate) fn decide(identity: &Identity, attributes: &Attributes) -> Decision {
     }
     let groups = identity.user.groups.as_deref().unwrap_or_default();
     let is_in = |group: &str| groups.iter().any(|one| one == group);
-    if is_administrator(identity) {
+    if identity.scope == Scope::Groups && is_administrator(identity) {
         return Decision::Allowed;
+    }
+    if identity.approves && attributes.path.is_none() && APPROVE.covers(attributes) {
+        let reads_own = identity.scope == Scope::Groups && READ_OWN.covers(attributes);
+        return Decision::AllowedFor(Owner::Approvers {
+            signer_name: approved_signer.to_owned(),
+            reader: (reads_own && !attributes.name.is_empty()).then(|| identity.name().to_owned()),
+        });
+    }
+    if identity.scope == Scope::Approver {
+        return Decision::Denied;
     }
     let roles: Vec<&Role> = ROLES.iter().filter(|role| is_in(role.group)).collect();
     if let Some(path) = &attributes.path {
@@ -302,6 +340,7 @@ mod tests {
             },
             ends: None,
             scope: Scope::Groups,
+            approves: false,
         }
     }
 
@@ -317,17 +356,26 @@ mod tests {
         }
     }
 
+    const SIGNED: &str = "touchstone.dev/client";
     const CERTIFICATES: &str = "certificates.k8s.io";
 
     #[test]
     fn an_engineer_reads_only_their_own_requests_and_decides_none() {
         let engineer = identity(&["system:authenticated", "oncall-payments"]);
         assert_eq!(
-            decide(&engineer, &asked("create", CERTIFICATES, REQUESTS, "")),
+            decide(
+                &engineer,
+                &asked("create", CERTIFICATES, REQUESTS, ""),
+                SIGNED
+            ),
             Decision::Allowed
         );
         assert_eq!(
-            decide(&engineer, &asked("get", CERTIFICATES, REQUESTS, "a")),
+            decide(
+                &engineer,
+                &asked("get", CERTIFICATES, REQUESTS, "a"),
+                SIGNED
+            ),
             Decision::AllowedFor(Owner::User("alice".to_owned()))
         );
         for (verb, group, resource, name) in [
@@ -357,7 +405,7 @@ mod tests {
             ("list", "touchstone.dev", "grants", ""),
         ] {
             assert_eq!(
-                decide(&engineer, &asked(verb, group, resource, name)),
+                decide(&engineer, &asked(verb, group, resource, name), SIGNED),
                 Decision::Denied,
                 "{verb} {resource}"
             );
@@ -371,7 +419,7 @@ mod tests {
             ..identity(&["system:authenticated", ADMINISTRATORS])
         };
         assert_eq!(
-            decide(&token, &asked("get", CERTIFICATES, REQUESTS, "a")),
+            decide(&token, &asked("get", CERTIFICATES, REQUESTS, "a"), SIGNED),
             Decision::AllowedFor(Owner::Uids(vec!["u".to_owned()]))
         );
         for (verb, resource, name) in [
@@ -381,7 +429,7 @@ mod tests {
             ("delete", REQUESTS, "a"),
         ] {
             assert_eq!(
-                decide(&token, &asked(verb, CERTIFICATES, resource, name)),
+                decide(&token, &asked(verb, CERTIFICATES, resource, name), SIGNED),
                 Decision::Denied,
                 "{verb}"
             );
@@ -390,14 +438,71 @@ mod tests {
     }
 
     #[test]
+    fn an_approver_reads_what_waits_for_the_signer_and_writes_to_it() {
+        let by_certificate = Identity {
+            approves: true,
+            ..identity(&["system:authenticated"])
+        };
+        let by_pass = Identity {
+            scope: Scope::Approver,
+            // Whatever else its holder might be in.
+            ..Identity {
+                approves: true,
+                ..identity(&["system:authenticated", ADMINISTRATORS])
+            }
+        };
+        for approver in [&by_certificate, &by_pass] {
+            for (verb, name) in [("get", "a"), ("list", ""), ("watch", ""), ("patch", "a")] {
+                let decision = decide(approver, &asked(verb, CERTIFICATES, REQUESTS, name), SIGNED);
+                let Decision::AllowedFor(owner) = decision else {
+                    panic!("{verb}: {decision:?}");
+                };
+                let request = |signer: &str, status: Value| json!({"spec": {"signerName": signer, "username": "bob"}, "status": status});
+                let decided =
+                    |kind: &str| json!({"conditions": [{"type": kind, "status": "True"}]});
+                assert!(owner.owns(&request(SIGNED, json!({}))));
+                assert!(owner.owns(&request(SIGNED, decided("Approved"))));
+                assert!(!owner.owns(&request("other.example/x", json!({}))));
+                assert!(!owner.owns(&request(SIGNED, decided("Denied"))));
+                assert!(!owner.owns(&request(SIGNED, decided("Failed"))));
+                assert!(!owner.owns(&request(SIGNED, json!({"certificate": "AAAA"}))));
+            }
+            for (verb, group, resource) in [
+                ("update", CERTIFICATES, REQUESTS),
+                ("delete", CERTIFICATES, REQUESTS),
+                ("deletecollection", CERTIFICATES, REQUESTS),
+                ("patch", CERTIFICATES, "certificatesigningrequests/approval"),
+                (
+                    "update",
+                    CERTIFICATES,
+                    "certificatesigningrequests/approval",
+                ),
+                ("patch", CERTIFICATES, "certificatesigningrequests/status"),
+                ("list", "touchstone.dev", "grants"),
+                ("list", "", "secrets"),
+            ] {
+                let decision = decide(approver, &asked(verb, group, resource, "a"), SIGNED);
+                assert_eq!(decision, Decision::Denied, "{verb} {resource}");
+            }
+        }
+        let create = asked("create", CERTIFICATES, REQUESTS, "");
+        assert_eq!(decide(&by_certificate, &create, SIGNED), Decision::Allowed);
+        assert_eq!(decide(&by_pass, &create, SIGNED), Decision::Denied);
+    }
+
+    #[test]
     fn nobody_creates_requests_and_reads_health_only() {
         let nobody = identity(&["system:unauthenticated"]);
         assert_eq!(
-            decide(&nobody, &asked("create", CERTIFICATES, REQUESTS, "")),
+            decide(
+                &nobody,
+                &asked("create", CERTIFICATES, REQUESTS, ""),
+                SIGNED
+            ),
             Decision::Allowed
         );
         assert_eq!(
-            decide(&nobody, &asked("get", CERTIFICATES, REQUESTS, "a")),
+            decide(&nobody, &asked("get", CERTIFICATES, REQUESTS, "a"), SIGNED),
             Decision::Denied
         );
         for (path, decision) in [
@@ -410,7 +515,7 @@ mod tests {
                 path: Some(path.to_owned()),
                 ..Attributes::default()
             };
-            assert_eq!(decide(&nobody, &attributes), decision, "{path}");
+            assert_eq!(decide(&nobody, &attributes, SIGNED), decision, "{path}");
         }
     }
 

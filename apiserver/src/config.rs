@@ -14,6 +14,8 @@ pub struct Config {
     pub client_cas: Vec<ClientCa>,
     /// Decides on certificate signing requests that come without a credential.
     pub anonymous: Arc<dyn AnonymousCreate>,
+    /// Says who approves, and which statements are taken.
+    pub approvers: Arc<dyn Approvers>,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -43,6 +45,42 @@ pub trait AnonymousCreate: Send + Sync {
     /// # Errors
     /// The reason, as the client is to read it.
     fn admit(&self, spec: &CertificateSigningRequestSpec) -> Result<AttestedCreator, Refusal>;
+}
+
+/// Says who may see the requests that wait for approval and say something of them.
+///
+/// An approver reads the pending requests of one signer name, and sets one annotation of theirs; nothing else.
+pub trait Approvers: Send + Sync {
+    /// Judges a statement that an approver wants to put on the request of this UID. Called off the async threads.
+    ///
+    /// # Errors
+    /// The reason, as the client is to read it.
+    fn admit(&self, approver: &str, uid: &str, statement: &str) -> Result<(), Refusal>;
+
+    /// The annotation that carries this approver's statement.
+    fn annotation(&self, approver: &str) -> String;
+
+    /// Who shows this bearer token, which a key of theirs signed. Called off the async threads, may take a millisecond of
+    /// CPU.
+    ///
+    /// # Errors
+    /// The reason, for the log.
+    fn authenticate(&self, pass: &str) -> Result<PassHolder, Refusal>;
+
+    /// Whether the holder of a client certificate of this name approves.
+    fn is_approver(&self, user: &str) -> bool;
+
+    /// The signer name of the requests.
+    fn signer_name(&self) -> &str;
+}
+
+/// Who holds a pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PassHolder {
+    /// The approver's name.
+    pub username: String,
+    /// When the pass ends.
+    pub ends: Timestamp,
 }
 
 /// Who made a request, as its own evidence says.

@@ -219,6 +219,16 @@ pub(crate) fn prepare_update(
     errors
 }
 
+/// Whether nothing was decided of it but, perhaps, that someone approved it.
+pub(crate) fn is_pending(request: &Value) -> bool {
+    status_of(request).is_ok_and(|status| {
+        let conditions = status.conditions.as_deref().unwrap_or_default();
+        let is_closed = |kind| !of_type(conditions, kind).is_empty();
+        let is_issued = status.certificate.is_some_and(|c| !c.0.is_empty());
+        !is_closed(DENIED) && !is_closed(FAILED) && !is_issued
+    })
+}
+
 /// When the cleaner takes a request away: decided ones an hour after, open ones a day after they came.
 pub(crate) fn ends(request: &Value) -> Option<Timestamp> {
     let status = status_of(request).ok()?;

@@ -22,14 +22,14 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     authentication::{self, Identity, Scope, Source},
     authorization::{self, Decision, Owner},
     client_certificate::ClientCas,
-    config::{AnonymousCreate, Clock},
+    config::{AnonymousCreate, Approvers, Clock},
     discovery,
     negotiation::{self, Form},
     object, openapi,
@@ -61,6 +61,7 @@ pub(crate) struct App {
     pub(crate) store: Arc<Store>,
     pub(crate) cas: Arc<ClientCas>,
     pub(crate) anonymous: Arc<dyn AnonymousCreate>,
+    pub(crate) approvers: Arc<dyn Approvers>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) shutdown: CancellationToken,
     holders: Semaphore,
@@ -75,12 +76,14 @@ impl App {
         store: Arc<Store>,
         cas: Arc<ClientCas>,
         anonymous: Arc<dyn AnonymousCreate>,
+        approvers: Arc<dyn Approvers>,
         clock: Arc<dyn Clock>,
     ) -> Self {
         Self {
             store,
             cas,
             anonymous,
+            approvers,
             clock,
             shutdown: CancellationToken::new(),
             holders: Semaphore::new(HOLDERS_IN_FLIGHT),
@@ -88,6 +91,12 @@ impl App {
             quota: Quota::default(),
             admissions: Semaphore::new(2),
         }
+    }
+
+    /// A turn to judge evidence.
+    pub(crate) async fn admission(&self) -> Result<SemaphorePermit<'_>, ApiError> {
+        let turn = self.admissions.acquire().await;
+        turn.map_err(|_| ApiError::internal("the server is closing"))
     }
 }
 
@@ -204,7 +213,7 @@ async fn answer(app: Arc<App>, request: Request) -> Result<Response, ApiError> {
         .extensions
         .get::<Source>()
         .ok_or_else(|| ApiError::internal("the request has no source"))?;
-    let identity = authentication::authenticate(source, &parts.headers, &app.store, now).await?;
+    let identity = authentication::authenticate(source, &parts.headers, &app, now).await?;
     let parameters = Parameters::read(&parts.uri)?;
     let attributes = Attributes::read(&parts.method, &parts.uri, &parameters)
         .ok_or_else(ApiError::path_not_found)?;
@@ -219,7 +228,7 @@ async fn answer(app: Arc<App>, request: Request) -> Result<Response, ApiError> {
             "this API serves no impersonation",
         ));
     }
-    let owner = match authorization::decide(&identity, &attributes) {
+    let owner = match authorization::decide(&identity, &attributes, app.approvers.signer_name()) {
         Decision::Allowed => None,
         Decision::AllowedFor(owner) => Some(owner),
         Decision::Denied => return Err(ApiError::forbidden(identity.name(), &attributes, "")),
@@ -299,6 +308,11 @@ async fn answer(app: Arc<App>, request: Request) -> Result<Response, ApiError> {
         }
         ("patch", Nature::Stored(store)) => {
             let body = collect(body, limit).await?;
+            let user = call.identity.name();
+            if call.owner.is_some() && !call.app.quota.take(user, Instant::now()) {
+                tracing::warn!(user, "says more of requests than one person may");
+                return Err(ApiError::too_many_requests());
+            }
             change::patch(&call, store, &body).await
         }
         ("delete", Nature::Stored(store)) if call.subresource.is_none() => {

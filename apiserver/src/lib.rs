@@ -6,7 +6,7 @@
 //! kinds there are, and the rules of each, is the table in `resource`.
 //!
 //! Nothing here signs a certificate or knows a policy: who may create a request without a credential is decided by
-//! [`AnonymousCreate`], which the embedder gives.
+//! [`AnonymousCreate`], who approves by [`Approvers`], which the embedder gives.
 
 mod authentication;
 mod authorization;
@@ -36,8 +36,8 @@ mod watch;
 
 pub use authorization::{ADMINISTRATORS, SIGNER};
 pub use config::{
-    AnonymousCreate, AttestedCreator, CaKind, ClientCa, Clock, Config, Refusal, ServerTls,
-    SystemClock,
+    AnonymousCreate, Approvers, AttestedCreator, CaKind, ClientCa, Clock, Config, PassHolder,
+    Refusal, ServerTls, SystemClock,
 };
 pub use server::{ApiServer, OpenError, ServeError, SetClientCasError};
 pub use store::StoreOpenError;

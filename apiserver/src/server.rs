@@ -104,6 +104,7 @@ impl ApiServer {
             Arc::new(store),
             Arc::new(cas),
             config.anonymous,
+            config.approvers,
             config.clock,
         ));
         let router = Router::new()

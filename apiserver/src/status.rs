@@ -222,6 +222,15 @@ impl ApiError {
         Self::new(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized")
     }
 
+    /// As [`ApiError::unauthorized`], to someone who is to know what is wrong with what they showed.
+    pub(crate) fn unauthorized_because(why: &str) -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "Unauthorized",
+            format!("Unauthorized: {why}"),
+        )
+    }
+
     pub(crate) fn unsupported_media_type(message: impl Into<String>) -> Self {
         Self::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,

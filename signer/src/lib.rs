@@ -6,6 +6,7 @@
 //! [`grant`]s and the audit log. `review` and `issue` are pure: they know no network, clock or file.
 
 pub mod anonymous;
+pub mod approvers;
 pub mod audit;
 pub mod ca;
 pub mod clock;

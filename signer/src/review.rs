@@ -12,7 +12,7 @@ mod intent;
 #[cfg(test)]
 mod tests;
 
-pub use approvals::{Approval, Approvals};
+pub use approvals::{Approval, Approvals, admit_statement, pass_holder};
 pub use cache::EvidenceCache;
 pub use explain::{Explanation, RulesSay, explain};
 pub use intent::{Intent, Waiting};

@@ -10,9 +10,11 @@ use serde_json::{Value, json};
 
 use super::{Call, json_response, read, read_document};
 use crate::{
+    authorization::Owner,
+    config::Approvers,
     decode, negotiation, object,
     patch::Patch,
-    request::Parameters,
+    request::{Attributes, Parameters},
     resource::{Resource, Subresource},
     status::{ApiError, FieldError},
     store::{Change, Key, PageRequest},
@@ -27,11 +29,71 @@ struct Edit {
     subresource: Option<Subresource>,
     name: String,
     dry_run: bool,
+    /// For those who may set their own statement and nothing else.
+    statement: Option<StatementEdit>,
+}
+
+/// The change that an approver may make.
+struct StatementEdit {
+    owner: Owner,
+    approver: String,
+    attributes: Attributes,
+    approvers: Arc<dyn Approvers>,
+}
+
+impl StatementEdit {
+    fn of(call: &Call) -> Option<Self> {
+        Some(Self {
+            // What is one's own to read is not one's own to write.
+            owner: match call.owner.clone()? {
+                Owner::Approvers { signer_name, .. } => Owner::Approvers {
+                    signer_name,
+                    reader: None,
+                },
+                other => other,
+            },
+            approver: call.identity.name().to_owned(),
+            attributes: call.attributes.clone(),
+            approvers: Arc::clone(&call.app.approvers),
+        })
+    }
+
+    fn forbidden(&self, why: &str) -> ApiError {
+        ApiError::forbidden(&self.approver, &self.attributes, why)
+    }
+
+    /// Whether `new` is `old` with the approver's statement on it, and that one is taken.
+    fn check(&self, new: &Value, old: &Value) -> Result<(), ApiError> {
+        let key = self.approvers.annotation(&self.approver);
+        let without = |object: &Value| {
+            let mut object = object.clone();
+            let metadata = object::metadata_mut(&mut object);
+            let mut left = metadata.remove("annotations").unwrap_or_default();
+            let statement = left.as_object_mut().and_then(|all| all.remove(&key));
+            if left.as_object().is_some_and(|all| !all.is_empty()) {
+                metadata.insert("annotations".to_owned(), left);
+            }
+            (object, statement)
+        };
+        let ((new_rest, statement), (old_rest, _)) = (without(new), without(old));
+        let Some(statement) = statement.as_ref().and_then(Value::as_str) else {
+            return Err(self.forbidden(&format!("an approver sets the annotation {key}")));
+        };
+        if new_rest != old_rest {
+            return Err(self.forbidden(&format!(
+                "an approver sets the annotation {key} and changes nothing else"
+            )));
+        }
+        self.approvers
+            .admit(&self.approver, object::uid(old), statement)
+            .map_err(|refusal| self.forbidden(&refusal.message))
+    }
 }
 
 impl Edit {
     fn of(call: &Call) -> Result<Self, ApiError> {
         Ok(Self {
+            statement: StatementEdit::of(call),
             resource: call.resource,
             subresource: call.subresource,
             name: call.attributes.name.clone(),
@@ -47,6 +109,12 @@ impl Edit {
         wanted: impl FnOnce(&Value) -> Result<Value, ApiError>,
     ) -> Result<Change, ApiError> {
         let resource = self.resource;
+        // Whether it is there is not told to whom it does not belong.
+        if let Some(edit) = &self.statement
+            && !stored.is_some_and(|stored| edit.owner.owns(stored))
+        {
+            return Err(edit.forbidden("no request of this name waits for approval"));
+        }
         let stored = stored.ok_or_else(|| ApiError::not_found(resource, &self.name))?;
         let mut old = stored.clone();
         resource.present(&mut old);
@@ -57,6 +125,9 @@ impl Edit {
         errors.extend(object::check(&new, resource));
         if !errors.is_empty() {
             return Err(ApiError::invalid(resource, &self.name, &errors));
+        }
+        if let Some(edit) = &self.statement {
+            edit.check(&new, &old)?;
         }
         if resource.counts_generations && new.get("spec") != old.get("spec") {
             let generation = old

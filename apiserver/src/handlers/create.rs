@@ -48,7 +48,7 @@ pub(super) async fn create(
             };
             (creator, Some(admitted.read_token_sha256))
         }
-        Scope::Groups | Scope::Requests(_) => (call.identity.user.clone(), None),
+        Scope::Approver | Scope::Groups | Scope::Requests(_) => (call.identity.user.clone(), None),
     };
     let uid = object::new_uid().map_err(random)?;
     object::stamp_new(&mut new, &uid, call.now, resource.counts_generations);
@@ -142,12 +142,7 @@ async fn admit(call: &Call, new: &Value) -> Result<AttestedCreator, ApiError> {
         .ok()
         .flatten()
         .ok_or_else(|| call.forbidden("the request can't be read"))?;
-    let _turn = call
-        .app
-        .admissions
-        .acquire()
-        .await
-        .map_err(|_| ApiError::internal("the server is closing"))?;
+    let _turn = call.app.admission().await?;
     let anonymous = call.app.anonymous.clone();
     tokio::task::spawn_blocking(move || anonymous.admit(&spec))
         .await

@@ -194,7 +194,11 @@ pub(super) async fn watch(call: Call) -> Result<Response, ApiError> {
         include: IncludeObject::read(parameters)?,
         duration: duration(&call)?,
     };
-    if let Some(owner) = &call.owner {
+    if let Some(owner) = call
+        .owner
+        .as_ref()
+        .filter(|_| !call.attributes.name.is_empty())
+    {
         let store = call.resource.store().ok_or_else(ApiError::path_not_found)?;
         let stored = call.app.store.read(call.key(store)).await?;
         let is_own = stored

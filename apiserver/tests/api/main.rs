@@ -1,6 +1,8 @@
 //! The API from outside: through `kube::Client` in the same process and over TLS, with kubectl, and under attack.
 
 #[cfg(test)]
+mod approvers;
+#[cfg(test)]
 mod attacks;
 #[cfg(test)]
 mod bad_input;

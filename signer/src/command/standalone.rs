@@ -3,6 +3,7 @@
 use super::SignerOptions;
 use crate::{
     anonymous::{ByKey, Taken},
+    approvers::ByPolicy,
     audit::{AuditLog, FILE_NAME},
     ca::{Authority, CaError, bootstrap, endpoint},
     clock::{ApiClock, Clock, SystemClock},
@@ -73,6 +74,12 @@ impl Standalone {
                 signer_name: options.signer_name.clone(),
                 snapshot: policy.subscribe(),
                 taken: Taken::default(),
+            }),
+            approvers: Arc::new(ByPolicy {
+                clock: Arc::clone(&clock),
+                evidence: Arc::clone(&evidence),
+                signer_name: options.signer_name.clone(),
+                snapshot: policy.subscribe(),
             }),
             clock: Arc::new(ApiClock(Arc::clone(&clock))),
         })

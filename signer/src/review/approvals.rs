@@ -9,7 +9,7 @@ use super::{EvidenceCache, Snapshot};
 use jiff::Timestamp;
 use std::{collections::BTreeMap, fmt::Write as _};
 use touchstone_common::{
-    approval::{ANNOTATION_PREFIX, Asked, Signed},
+    approval::{ANNOTATION_PREFIX, Asked, PassError, Signed, SignedPass},
     evidence::Evidence,
     key::PublicKey,
     name::UserName,
@@ -141,6 +141,56 @@ pub(super) fn count(
     }
 }
 
+/// Who shows a pass to the embedded API, and until when it is good.
+///
+/// # Errors
+/// Why it is not taken, in words.
+pub fn pass_holder(
+    text: &str,
+    snapshot: &Snapshot,
+    evidence: &EvidenceCache,
+    now: Timestamp,
+) -> Result<(UserName, Timestamp), String> {
+    let not_taken = |error: PassError| format!("the pass {error}");
+    let signed = SignedPass::parse(text).map_err(not_taken)?;
+    let pass = signed.pass();
+    let policy = &snapshot.policy;
+    pass.check(policy.cluster(), now).map_err(not_taken)?;
+    let approver = &pass.approver;
+    let (key, proof) = (signed.public_key(), signed.evidence());
+    key_of(approver, key, proof, snapshot, evidence, now)?;
+    if policy.is_approver(approver) {
+        Ok((approver.clone(), pass.expires_at))
+    } else {
+        Err(format!("{approver} approves nothing in this policy"))
+    }
+}
+
+/// Whether the embedded API takes what `approver` wants to say of the request of this UID. Whether it counts, and fits
+/// the request in all else, is for the review.
+///
+/// # Errors
+/// Why it is not taken, in words.
+pub fn admit_statement(
+    approver: &str,
+    uid: &str,
+    text: &str,
+    snapshot: &Snapshot,
+    evidence: &EvidenceCache,
+    now: Timestamp,
+) -> Result<(), String> {
+    let signed = Signed::parse(text).map_err(|error| format!("the statement {error}"))?;
+    let statement = signed.statement();
+    if statement.approver.as_str() != approver {
+        return Err("the statement is another approver's".to_owned());
+    }
+    if statement.request.uid != uid {
+        return Err("the statement is about another request".to_owned());
+    }
+    let (key, proof) = (signed.public_key(), signed.evidence());
+    key_of(&statement.approver, key, proof, snapshot, evidence, now).map(drop)
+}
+
 /// A statement about this request, by a key that speaks for its approver.
 struct Verified {
     signed: Signed,
@@ -210,7 +260,7 @@ fn verify(
 ///
 /// # Errors
 /// Why it does not, in words that begin with the approver.
-pub(crate) fn key_of(
+fn key_of(
     approver: &UserName,
     key: &PublicKey,
     proof: Option<&Evidence>,

@@ -33,7 +33,8 @@ use tempfile::TempDir;
 use tokio::{sync::oneshot, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use touchstone_apiserver::{
-    ADMINISTRATORS, AnonymousCreate, ApiServer, AttestedCreator, Config, Refusal, SIGNER,
+    ADMINISTRATORS, AnonymousCreate, ApiServer, Approvers, AttestedCreator, Config, PassHolder,
+    Refusal, SIGNER,
 };
 use touchstone_common::{
     attestation::Roots,
@@ -111,6 +112,32 @@ impl AnonymousCreate for Nobody {
         Err(Refusal {
             message: "nobody is let in".into(),
         })
+    }
+}
+
+impl Approvers for Nobody {
+    fn admit(&self, _: &str, _: &str, _: &str) -> Result<(), Refusal> {
+        Err(Refusal {
+            message: "nobody approves".into(),
+        })
+    }
+
+    fn annotation(&self, _: &str) -> String {
+        String::new()
+    }
+
+    fn authenticate(&self, _: &str) -> Result<PassHolder, Refusal> {
+        Err(Refusal {
+            message: "nobody is let in".into(),
+        })
+    }
+
+    fn is_approver(&self, _: &str) -> bool {
+        false
+    }
+
+    fn signer_name(&self) -> &str {
+        SIGNER_NAME
     }
 }
 
@@ -200,6 +227,7 @@ impl World {
             database: data.file(bootstrap::DATABASE),
             client_cas: Vec::new(),
             anonymous: Arc::new(Nobody),
+            approvers: Arc::new(Nobody),
             clock: Arc::new(ApiClock(api_clock)),
         })
         .unwrap();

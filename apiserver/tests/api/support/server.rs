@@ -20,8 +20,8 @@ use kube::api::ObjectMeta;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use touchstone_apiserver::{
-    ADMINISTRATORS, AnonymousCreate, ApiServer, AttestedCreator, CaKind, ClientCa, Clock, Config,
-    OpenError, Refusal, SIGNER, ServerTls, StoreOpenError,
+    ADMINISTRATORS, AnonymousCreate, ApiServer, Approvers, AttestedCreator, CaKind, ClientCa,
+    Clock, Config, OpenError, PassHolder, Refusal, SIGNER, ServerTls, StoreOpenError,
 };
 
 use crate::support::pki::{Certified, Pki};
@@ -67,6 +67,44 @@ impl AnonymousCreate for Evidence {
                 .try_into()
                 .unwrap(),
         })
+    }
+}
+
+/// carol approves; her pass is `carol.pass.x`, and what she says begins with the UID of the request.
+struct People;
+
+impl Approvers for People {
+    fn admit(&self, approver: &str, uid: &str, statement: &str) -> Result<(), Refusal> {
+        match statement == format!("{uid} {approver}") {
+            true => Ok(()),
+            false => Err(Refusal {
+                message: "the statement is not taken".to_owned(),
+            }),
+        }
+    }
+
+    fn annotation(&self, approver: &str) -> String {
+        format!("approval.touchstone.dev/{approver}")
+    }
+
+    fn authenticate(&self, pass: &str) -> Result<PassHolder, Refusal> {
+        match pass {
+            "carol.pass.x" => Ok(PassHolder {
+                username: "carol".to_owned(),
+                ends: Timestamp::MAX,
+            }),
+            _ => Err(Refusal {
+                message: "the pass does not verify".to_owned(),
+            }),
+        }
+    }
+
+    fn is_approver(&self, user: &str) -> bool {
+        user == "carol"
+    }
+
+    fn signer_name(&self) -> &str {
+        ATTESTED
     }
 }
 
@@ -168,6 +206,7 @@ fn config(
             ca(engineers, CaKind::Engineers),
         ],
         anonymous: Arc::new(Evidence),
+        approvers: Arc::new(People),
         clock,
     }
 }
