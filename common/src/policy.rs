@@ -49,8 +49,8 @@ use std::{
 };
 use user::TeamId;
 
-/// The most bytes a policy file may have.
-pub const MAX_POLICY_BYTES: usize = 4 * 1024 * 1024;
+/// The most bytes a policy file may have: room for the most users and rules, and their comments.
+pub const MAX_POLICY_BYTES: usize = 16 * 1024 * 1024;
 
 /// The language's JSON Schema, for editors and other programs.
 #[must_use]

@@ -25,6 +25,8 @@ use std::{
     sync::Arc,
 };
 
+/// The most users a policy may have.
+const MAX_USERS: usize = 100_000;
 /// The most rules a policy may have.
 const MAX_RULES: usize = 10_000;
 /// The most characters of a team's, a rule's or a Kubernetes user's name.
@@ -54,14 +56,16 @@ pub(super) fn policy(wire: wire::Policy, digest: [u8; 32]) -> Result<Policy, Vec
         .collect();
     let by_creator = check.creators(&wire.users, &by_name);
 
-    if wire.rules.len() > MAX_RULES {
-        check.find(
-            None,
-            format!(
-                "there are {} rules; at most {MAX_RULES} are read",
-                wire.rules.len()
-            ),
-        );
+    for (what, count, most) in [
+        ("users", wire.users.len(), MAX_USERS),
+        ("rules", wire.rules.len(), MAX_RULES),
+    ] {
+        if count > most {
+            check.find(
+                None,
+                format!("there are {count} {what}; at most {most} are read"),
+            );
+        }
     }
     let mut seen = HashMap::new();
     let mut rules = Vec::with_capacity(wire.rules.len());

@@ -96,10 +96,28 @@ pub(super) fn read_document<T: DeserializeOwned>(
             source.len()
         ));
     }
-    let Ok(text) = std::str::from_utf8(source) else {
-        return refuse("the file is not UTF-8 text".to_owned());
+    let text = match std::str::from_utf8(source) {
+        Ok(text) => text,
+        Err(error) => {
+            let before = source.get(..error.valid_up_to()).unwrap_or_default();
+            let finding = Finding {
+                position: Some(after(&String::from_utf8_lossy(before))),
+                message: "the file is not UTF-8 text from here on; save it as UTF-8".to_owned(),
+            };
+            return Err(LoadError::one(file, finding));
+        }
     };
     syntax::read(text, document).map_err(|finding| LoadError::one(file, finding))
+}
+
+/// Where the text ends.
+fn after(text: &str) -> Position {
+    let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    let last = text.rsplit('\n').next().unwrap_or_default();
+    Position {
+        line: count(text.matches('\n').count()).saturating_add(1),
+        column: count(last.chars().count()).saturating_add(1),
+    }
 }
 
 pub(super) fn parse(file: &str, source: &[u8]) -> Result<Policy, LoadError> {

@@ -24,15 +24,20 @@ fn limits() -> Options {
         budget.max_aliases = 10_000;
         budget.max_anchors = 1_000;
         budget.max_recorded_anchor_events = 100_000;
-        budget.max_nodes = 1_000_000;
-        budget.max_events = 2_000_000;
+        // Some ten values a user, some forty a rule.
+        budget.max_nodes = 3_000_000;
+        budget.max_events = 6_000_000;
         budget.enforce_alias_anchor_ratio = false;
     }
     options.emit_comments = false;
     options.strict_booleans = true;
     // A name that YAML 1.1 readers take for a number or a truth value has to be quoted.
     options.no_schema = true;
+    // Some readers take `0123` for an octal number.
+    options.leading_zero_numbers_as_strings = true;
     options.reject_unsupported_tags = true;
+    // `!!binary` would hide a name from who reviews the file.
+    options.ignore_binary_tag_for_string = true;
     options.reject_tagged_field_names = true;
     options.with_snippet = false;
     options

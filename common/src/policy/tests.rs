@@ -5,6 +5,7 @@ mod cases;
 mod diffing;
 mod evaluating;
 mod explaining;
+mod hostile;
 mod linting;
 mod loading;
 mod properties;

@@ -20,6 +20,8 @@ use std::sync::Arc;
 /// The most characters of a reason's pattern, and the most memory that it may take once compiled.
 const MAX_REGEX: usize = 256;
 const MAX_REGEX_BYTES: usize = 256 * 1024;
+/// The most different patterns of reasons: each may take that memory.
+const MAX_REGEXES: usize = 256;
 /// The most characters a reason can have (see [`crate::claims::Reason`]).
 const MAX_REASON: u16 = 512;
 /// The most approvals a stage may ask for.
@@ -277,6 +279,13 @@ impl Check {
             self.at(
                 at,
                 format!("the pattern is longer than {MAX_REGEX} characters"),
+            );
+            return None;
+        }
+        if self.regexes.len() >= MAX_REGEXES {
+            self.at(
+                at,
+                format!("the pattern is the policy's {}th; at most {MAX_REGEXES} different ones are read", MAX_REGEXES + 1),
             );
             return None;
         }
