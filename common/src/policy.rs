@@ -25,7 +25,7 @@ mod user;
 mod wire;
 
 pub use at::Position;
-pub use cases::{CaseResult, Cases, Mismatch, Word};
+pub use cases::{CaseResult, Cases, DescribedRequest, Mismatch, Word};
 pub use diff::{
     Access, AccessChange, DenialChange, Diff, FieldChange, ListChange, Terms, UserChange,
 };

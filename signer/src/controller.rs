@@ -20,6 +20,8 @@ mod settle;
 mod subject;
 mod verdict;
 
+pub(crate) use subject::Subject;
+
 use crate::{
     audit::{AuditError, AuditLog, Event},
     ca::Authority,

@@ -123,6 +123,17 @@ pub enum Error {
         /// How many.
         errors: usize,
     },
+    /// The description of a request to explain was refused.
+    #[error("load the request")]
+    RequestLoad(#[source] LoadError),
+    /// The object to explain is no CertificateSigningRequest.
+    #[error("read the request {file} as a CertificateSigningRequest")]
+    RequestObject {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
     /// The request to explain cannot be read.
     #[error("read the request {}", path.display())]
     RequestRead {
@@ -169,6 +180,8 @@ impl Error {
             | Self::PolicyCases { .. }
             | Self::PolicyDiffers { .. }
             | Self::PolicyLint { .. }
+            | Self::RequestLoad(_)
+            | Self::RequestObject { .. }
             | Self::RequestRead { .. }
             | Self::Review(_)
             | Self::Runtime(_)
@@ -206,7 +219,10 @@ impl Error {
             Self::PolicyCasesLoad(_) => "correct the cases; docs/policy.md shows how they are written".into(),
             Self::PolicyCasesRead { .. } => "write cases beside the policy, or name a file of them with --cases".into(),
             Self::Task(_) => "please report it with the signer's log, then start again: nothing was lost".into(),
-            Self::RequestRead { .. } => "name a readable file with the request in PEM with --request".into(),
+            Self::RequestLoad(_) | Self::RequestObject { .. } => {
+                "give the PEM, the object as `kubectl get csr NAME -o yaml` prints it, or `user` and `groups` as in a policy's cases".into()
+            }
+            Self::RequestRead { .. } => "name a readable file with --request".into(),
             Self::Review(_) => "name another time with --at".into(),
             Self::ApiServe(_)
             | Self::Output(_)

@@ -14,7 +14,7 @@ mod tests;
 
 pub use approvals::{Approval, Approvals, admit_statement, pass_holder};
 pub use cache::EvidenceCache;
-pub use explain::{Explanation, RulesSay, explain};
+pub use explain::{Explanation, RulesSay, explain, explain_described};
 pub use intent::{Intent, Waiting};
 
 use check::Asking;

@@ -144,6 +144,45 @@ impl Cases {
     }
 }
 
+/// A request that a person describes, as a case does: `user`, `groups` and what else matters.
+#[derive(Clone, Debug)]
+pub struct DescribedRequest(Request);
+
+impl DescribedRequest {
+    /// Reads the description, YAML or JSON, as strictly as a policy. `file` names it in errors.
+    ///
+    /// # Errors
+    /// Every finding, with its place in the file.
+    pub fn parse(file: &str, source: &[u8]) -> Result<Self, LoadError> {
+        let wire = load::read_document(file, source, "a request")?;
+        let request = check::request(&wire).map_err(|findings| LoadError::of(file, findings))?;
+        Ok(Self(request))
+    }
+
+    /// What stands in its way before the rules are asked: a condition's reason, and why.
+    #[must_use]
+    pub fn objection(&self, policy: &Policy) -> Option<(&'static str, String)> {
+        self.0.objection(policy)
+    }
+
+    /// What the policy says of it at `now`, with the approvals that it describes; and why, in a sentence or two.
+    #[must_use]
+    pub fn judge(&self, policy: &Policy, now: Timestamp) -> (Word, String) {
+        let answer = self.0.answer(policy, now);
+        (answer.verdict, answer.explanation)
+    }
+
+    /// What is known of it, for the policy to judge at `now`.
+    pub fn with_facts<R>(
+        &self,
+        policy: &Policy,
+        now: Timestamp,
+        judge: impl FnOnce(&Facts<'_>) -> R,
+    ) -> R {
+        self.0.with_facts(policy, now, judge)
+    }
+}
+
 impl CaseResult {
     /// Whether all is as expected.
     #[must_use]
@@ -246,21 +285,48 @@ fn denying(policy: &Policy, evaluation: &Evaluation) -> Vec<String> {
 
 impl Request {
     fn answer(&self, policy: &Policy, now: Timestamp) -> Answer {
-        let user = policy.user(&self.user);
-        if let Some(user) = user {
-            let creator = self.creator.as_deref().unwrap_or(self.user.as_str());
-            if !policy.speaks_for(creator, &self.user) {
-                let user = &self.user;
-                return Answer::denied(&format!(
-                    "the request is for {user} and was created by {creator:?}, which is not one of the `usernames` of {user}"
-                ));
-            }
-            if let Err(reason) = self.key.enrolled(user) {
-                return Answer::denied(&reason);
-            }
+        match self.objection(policy) {
+            Some((_, why)) => Answer::denied(&why),
+            None => self.with_facts(policy, now, |facts| self.judged(policy, facts)),
         }
-        let attested = self.key.attested(user);
-        let facts = Facts {
+    }
+
+    fn judged(&self, policy: &Policy, facts: &Facts<'_>) -> Answer {
+        let evaluation = policy.evaluate(facts);
+        match &evaluation.verdict {
+            Verdict::Wait { stages, .. } => {
+                let votes: Vec<Vote<'_>> = self.approvals.iter().map(Approval::vote).collect();
+                let bare = self.approved_in_kubernetes;
+                let tally = policy.tally(stages, &self.user, &votes, bare);
+                Answer::of(policy, &evaluation).after(&evaluation, &tally)
+            }
+            Verdict::Approve { .. } | Verdict::Deny { .. } => Answer::of(policy, &evaluation),
+        }
+    }
+
+    fn objection(&self, policy: &Policy) -> Option<(&'static str, String)> {
+        // One whom the policy does not know is denied by it.
+        let user = policy.user(&self.user)?;
+        let creator = self.creator.as_deref().unwrap_or(self.user.as_str());
+        if !policy.speaks_for(creator, &self.user) {
+            let user = &self.user;
+            let why = format!(
+                "the request is for {user} and was created by {creator:?}, which is not one of the `usernames` of {user}"
+            );
+            return Some(("WrongCreator", why));
+        }
+        let enrolled = self.key.enrolled(user);
+        enrolled.err().map(|why| ("KeyNotEnrolled", why))
+    }
+
+    fn with_facts<R>(
+        &self,
+        policy: &Policy,
+        now: Timestamp,
+        judge: impl FnOnce(&Facts<'_>) -> R,
+    ) -> R {
+        let attested = self.key.attested(policy.user(&self.user));
+        judge(&Facts {
             user: &self.user,
             kubernetes_groups: &self.kubernetes_groups,
             groups: &self.groups,
@@ -272,17 +338,7 @@ impl Request {
                 attested: attested.as_ref(),
             },
             now,
-        };
-        let evaluation = policy.evaluate(&facts);
-        match &evaluation.verdict {
-            Verdict::Wait { stages, .. } => {
-                let votes: Vec<Vote<'_>> = self.approvals.iter().map(Approval::vote).collect();
-                let bare = self.approved_in_kubernetes;
-                let tally = policy.tally(stages, &self.user, &votes, bare);
-                Answer::of(policy, &evaluation).after(&evaluation, &tally)
-            }
-            Verdict::Approve { .. } | Verdict::Deny { .. } => Answer::of(policy, &evaluation),
-        }
+        })
     }
 }
 

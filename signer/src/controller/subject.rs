@@ -11,7 +11,7 @@ use k8s_openapi::api::certificates::v1::{
 use kube::ResourceExt;
 
 /// A request of our signer name, with what every object has.
-pub(super) struct Subject {
+pub(crate) struct Subject {
     pub(super) name: String,
     pub(super) uid: String,
     pub(super) request: CertificateSigningRequest,
@@ -20,7 +20,7 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    pub(super) fn new(uid: String, request: CertificateSigningRequest) -> Self {
+    pub(crate) fn new(uid: String, request: CertificateSigningRequest) -> Self {
         Self {
             name: request.name_any(),
             uid,
@@ -36,7 +36,7 @@ impl Subject {
         }
     }
 
-    pub(super) fn submission(&self) -> Submission<'_> {
+    pub(crate) fn submission(&self) -> Submission<'_> {
         let spec = &self.request.spec;
         Submission {
             uid: &self.uid,

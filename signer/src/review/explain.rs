@@ -1,12 +1,16 @@
 //! Everything that stands in a request's way, not only the first.
 
-use super::{Denial, EvidenceCache, ReviewError, Snapshot, Submission, check};
+use super::{Denial, EvidenceCache, Review, ReviewError, Snapshot, Submission, check};
 use check::Asking;
 use jiff::Timestamp;
 use touchstone_common::{
     csr::Request,
-    policy::{Evaluation, Facts, KeyFacts, Outcome, Verdict, Violation},
+    policy::{
+        DescribedRequest, Evaluation, Facts, KeyFacts, Outcome, Policy, Verdict, Violation, Word,
+    },
 };
+
+const DENY: &str = "deny";
 
 /// What [`super::review`] would say of a request, with all that leads to it.
 #[derive(Clone, Debug)]
@@ -15,6 +19,9 @@ pub struct Explanation {
     pub objections: Vec<Denial>,
     /// What the rules say; `None` where the request cannot be read.
     pub rules: Option<RulesSay>,
+    /// What comes of it with the approvals on the request, where a rule asks for some.
+    pub approvals: Option<String>,
+    verdict: &'static str,
 }
 
 /// What the rules say of a request.
@@ -29,14 +36,10 @@ pub struct RulesSay {
 }
 
 impl Explanation {
-    /// `approve`, `wait` or `deny`.
+    /// `approve`, `wait` or `deny`: what [`super::review`] says.
     #[must_use]
     pub fn verdict(&self) -> &'static str {
-        match self.rules.as_ref().map(|rules| &rules.evaluation.verdict) {
-            Some(Verdict::Approve { .. }) if self.objections.is_empty() => "approve",
-            Some(Verdict::Wait { .. }) if self.objections.is_empty() => "wait",
-            _ => "deny",
-        }
+        self.verdict
     }
 }
 
@@ -57,6 +60,8 @@ pub fn explain(
             return Ok(Explanation {
                 objections: vec![objection],
                 rules: None,
+                approvals: None,
+                verdict: DENY,
             });
         }
     };
@@ -79,21 +84,67 @@ pub fn explain(
         },
         now,
     };
-    let evaluation = snapshot.policy.evaluate_by_every_rule(&facts);
-    let violations = evaluation
-        .outcomes
-        .iter()
-        .map(|outcome| (*outcome, outcome.violations(&snapshot.policy, &facts)))
-        .collect();
-    let long = evaluation.long(&snapshot.policy, &facts).to_string();
+    let rules = RulesSay::of(&snapshot.policy, &facts);
+    let (verdict, said) = match super::judge(submission, snapshot, evidence, now) {
+        Ok(Review::Approve(_)) => ("approve", "every stage is met".to_owned()),
+        Ok(Review::Wait(waiting)) => ("wait", waiting.message().to_owned()),
+        Ok(Review::Deny(denial)) | Err(denial) => (DENY, denial.message),
+    };
+    let asked = rules.ask_for_approvals() && objections.is_empty();
     Ok(Explanation {
         objections,
-        rules: Some(RulesSay {
+        rules: Some(rules),
+        approvals: asked.then_some(said),
+        verdict,
+    })
+}
+
+/// Explains what would come of a request that someone describes.
+///
+/// # Errors
+/// When it could not be judged.
+pub fn explain_described(
+    request: &DescribedRequest,
+    policy: &Policy,
+    now: Timestamp,
+) -> Result<Explanation, ReviewError> {
+    check::clock(now, None)?;
+    let objection = request.objection(policy);
+    let objections = objection.map(|(reason, message)| Denial { reason, message });
+    let objections: Vec<_> = objections.into_iter().collect();
+    let rules = request.with_facts(policy, now, |facts| RulesSay::of(policy, facts));
+    let (verdict, said) = request.judge(policy, now);
+    let asked = rules.ask_for_approvals() && objections.is_empty();
+    Ok(Explanation {
+        objections,
+        rules: Some(rules),
+        approvals: asked.then_some(said),
+        verdict: match verdict {
+            Word::Approve => "approve",
+            Word::Deny => DENY,
+            Word::Wait => "wait",
+        },
+    })
+}
+
+impl RulesSay {
+    fn ask_for_approvals(&self) -> bool {
+        matches!(self.evaluation.verdict, Verdict::Wait { .. })
+    }
+
+    fn of(policy: &Policy, facts: &Facts<'_>) -> Self {
+        let evaluation = policy.evaluate_by_every_rule(facts);
+        let outcomes = evaluation.outcomes.iter();
+        let violations = outcomes
+            .map(|outcome| (*outcome, outcome.violations(policy, facts)))
+            .collect();
+        let long = evaluation.long(policy, facts).to_string();
+        Self {
             evaluation,
             violations,
             long,
-        }),
-    })
+        }
+    }
 }
 
 fn objections(

@@ -77,6 +77,15 @@ pub(super) fn cases(wire: &wire::Cases) -> Result<Vec<Case>, Vec<Finding>> {
     }
 }
 
+/// One request by itself.
+pub(super) fn request(wire: &wire::Request) -> Result<Request, Vec<Finding>> {
+    let mut check = Check::default();
+    match check.request(wire) {
+        Some(request) if check.findings.is_empty() => Ok(request),
+        _ => Err(check.findings),
+    }
+}
+
 /// Every part that is refused leaves a finding, and only then is `None`.
 #[derive(Default)]
 struct Check {

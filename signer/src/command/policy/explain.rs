@@ -1,13 +1,18 @@
 //! `policy explain`.
 
+mod request;
+
 use crate::{
     command::{Output, print, print_json},
+    controller::Subject,
     error::Error,
     reload::{self, PolicyFileError},
     review::{self, Approvals, EvidenceCache, Explanation, Snapshot, Submission},
 };
 use clap::Args;
 use jiff::Timestamp;
+use kube::ResourceExt;
+use request::Given;
 use serde_json::{Value, json};
 use std::{fmt::Write as _, num::NonZeroUsize, path::PathBuf, sync::Arc};
 use touchstone_common::{
@@ -21,16 +26,17 @@ pub struct Explain {
     /// The policy
     #[arg(long, value_name = "FILE")]
     policy: PathBuf,
-    /// The request, PEM: `spec.request` of a CertificateSigningRequest, base64-decoded
+    /// The request: the CertificateSigningRequest as `kubectl get csr NAME -o yaml` prints it, its `spec.request` in PEM, or
+    /// `user` and `groups` as in a policy's cases; - is the standard input
     #[arg(long, value_name = "FILE")]
     request: PathBuf,
-    /// Who Kubernetes says created it [default: the user that the request names]
+    /// Who Kubernetes says created it [default: what the object says, or the user that the request names]
     #[arg(long, value_name = "KUBERNETES_USER")]
     user_name: Option<String>,
     /// A group that Kubernetes knows the creator in
     #[arg(long, value_name = "KUBERNETES_GROUP")]
     user_group: Vec<String>,
-    /// When it is judged, such as 2026-07-01T10:00:00Z [default: when it was signed]
+    /// When it is judged, such as 2026-07-01T10:00:00Z [default: when it was created or signed; now for a described one]
     #[arg(long, value_name = "TIME")]
     at: Option<Timestamp>,
     /// A root that attestations may end in beside Yubico's, PEM
@@ -50,38 +56,66 @@ impl Explain {
             policy,
             roots: Arc::new(reload::attestation_roots(&self.attestation_root)?),
         };
-        let pem = std::fs::read(&self.request).map_err(|source| Error::RequestRead {
-            path: self.request.clone(),
-            source,
-        })?;
-        let explanation = self.explain(&pem, &snapshot)?;
+        let given = Given::read(&self.request)?;
+        let explanation = self.explain(&given, &snapshot)?;
         match self.output {
             Output::Table => print(&for_people(&explanation)),
             Output::Json => print_json(&for_programs(&explanation, &snapshot.policy)),
         }
     }
 
-    /// What is missing around the request is taken as the CLI would have sent it.
-    fn explain(&self, pem: &[u8], snapshot: &Snapshot) -> Result<Explanation, Error> {
-        let request = Request::from_pem(pem).ok();
-        let claims = request.as_ref().map(Request::claims);
-        let named = request.as_ref().map(|request| request.user().to_string());
-        let username = self.user_name.clone().or(named).unwrap_or_default();
-        let signed_at = claims.map(|claims| claims.issued_at);
-        let submission = Submission {
-            uid: "",
-            signer_name: "",
-            username: &username,
-            groups: &self.user_group,
-            request: pem,
-            expiration_seconds: claims.and_then(|claims| claims.ttl.as_secs().try_into().ok()),
-            usages: &["client auth".to_owned()],
-            created_at: None,
-            approvals: Approvals::default(),
+    fn explain(&self, given: &Given, snapshot: &Snapshot) -> Result<Explanation, Error> {
+        Ok(match given {
+            Given::Described(request) => {
+                let at = self.at.unwrap_or_else(Timestamp::now);
+                review::explain_described(request, &snapshot.policy, at)?
+            }
+            Given::Object(object) => {
+                let uid = object.uid().unwrap_or_default();
+                let subject = Subject::new(uid, object.as_ref().clone());
+                let mut submission = subject.submission();
+                if let Some(username) = &self.user_name {
+                    submission.username = username;
+                }
+                if !self.user_group.is_empty() {
+                    submission.groups = &self.user_group;
+                }
+                self.submitted(&submission, snapshot)?
+            }
+            Given::Pem(pem) => {
+                // What is missing around the request is taken as the CLI would have sent it.
+                let request = Request::from_pem(pem).ok();
+                let ttl = request.as_ref().map(|request| request.claims().ttl);
+                let named = request.map(|request| request.user().to_string());
+                let submission = Submission {
+                    uid: "",
+                    signer_name: "",
+                    username: &self.user_name.clone().or(named).unwrap_or_default(),
+                    groups: &self.user_group,
+                    request: pem,
+                    expiration_seconds: ttl.and_then(|ttl| ttl.as_secs().try_into().ok()),
+                    usages: &["client auth".to_owned()],
+                    created_at: None,
+                    approvals: Approvals::default(),
+                };
+                self.submitted(&submission, snapshot)?
+            }
+        })
+    }
+
+    fn submitted(
+        &self,
+        submission: &Submission<'_>,
+        snapshot: &Snapshot,
+    ) -> Result<Explanation, Error> {
+        let signed_at = || {
+            let request = Request::from_pem(submission.request).ok()?;
+            Some(request.claims().issued_at)
         };
-        let at = self.at.or(signed_at).unwrap_or_else(Timestamp::now);
+        let at = self.at.or(submission.created_at).or_else(signed_at);
         let cache = EvidenceCache::new(NonZeroUsize::MIN);
-        Ok(review::explain(&submission, snapshot, &cache, at)?)
+        let at = at.unwrap_or_else(Timestamp::now);
+        Ok(review::explain(submission, snapshot, &cache, at)?)
     }
 }
 
@@ -96,6 +130,9 @@ fn for_people(explanation: &Explanation) -> String {
     }
     if let Some(rules) = &explanation.rules {
         let _ = write!(text, "\nthe rules say: {}", rules.long);
+    }
+    if let Some(approvals) = &explanation.approvals {
+        let _ = writeln!(text, "\nwith the approvals: {approvals}");
     }
     text
 }
@@ -137,12 +174,13 @@ fn for_programs(explanation: &Explanation, policy: &Policy) -> Value {
             "each": each,
         })
     });
-    json!({ "verdict": explanation.verdict(), "objections": objections, "rules": rules })
+    json!({ "verdict": explanation.verdict(), "objections": objections, "rules": rules, "approvals": explanation.approvals })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use touchstone_common::policy::DescribedRequest;
 
     const POLICY: &str = "apiVersion: touchstone.dev/v1\nkind: Policy\ncluster: prod\n";
 
@@ -164,7 +202,9 @@ mod tests {
             attestation_root: Vec::new(),
             output: Output::Table,
         };
-        let explanation = explain.explain(b"x", &snapshot()).unwrap();
+        let explanation = explain
+            .explain(&Given::Pem(b"x".to_vec()), &snapshot())
+            .unwrap();
         let text = for_people(&explanation);
         assert!(
             text.starts_with("verdict: deny\n\nbefore the rules are asked\n  InvalidRequest: "),
@@ -173,6 +213,29 @@ mod tests {
         let json = for_programs(&explanation, &snapshot().policy);
         assert_eq!(json["objections"][0]["reason"], "InvalidRequest");
         assert_eq!(json["rules"], Value::Null);
+    }
+
+    #[test]
+    fn a_described_request_is_explained_rule_by_rule() {
+        let policy = format!(
+            "{POLICY}users: [{{ name: alice, teams: [sre], keys: [{{ serial: 1 }}] }}]\n\
+             rules: [{{ name: r, who: {{ teams: [sre] }}, groups: [oncall], decision: auto }}]\n"
+        );
+        let policy = Policy::parse("p", policy.as_bytes()).unwrap();
+        let explained = |text: &str| {
+            let request = DescribedRequest::parse("r", text.as_bytes()).unwrap();
+            let at = "2026-07-01T10:00:00Z".parse().unwrap();
+            for_people(&review::explain_described(&request, &policy, at).unwrap())
+        };
+        let granted = explained("user: alice\ngroups: [oncall]\n");
+        assert!(granted.starts_with("verdict: approve\n"), "{granted}");
+        assert!(granted.contains("r (auto): applies"), "{granted}");
+        let borrowed = explained("user: alice\ngroups: [oncall]\nkey: { serial: 2 }\n");
+        assert!(
+            borrowed.starts_with("verdict: deny\n\nbefore the rules are asked\n  KeyNotEnrolled: "),
+            "{borrowed}"
+        );
+        assert!(explained("user: bob\ngroups: [oncall]\n").starts_with("verdict: deny\n"));
     }
 
     #[test]
@@ -208,7 +271,9 @@ mod tests {
             output: Output::Table,
         };
         let reasons = |explain: &Explain| {
-            let explanation = explain.explain(pem.as_bytes(), &snapshot()).unwrap();
+            let explanation = explain
+                .explain(&Given::Pem(pem.clone().into_bytes()), &snapshot())
+                .unwrap();
             let text = for_people(&explanation);
             assert!(
                 text.contains("alice is not a user of this policy"),
@@ -223,5 +288,23 @@ mod tests {
         assert_eq!(reasons(&explain), ["UnknownUser"]);
         explain.at = Some("2026-07-05T00:00:00Z".parse().unwrap());
         assert_eq!(reasons(&explain), ["NotFresh", "UnknownUser"]);
+        // As Kubernetes keeps it: judged when it was created, by what stands around it.
+        explain.at = None;
+        let object = json!({
+            "apiVersion": "certificates.k8s.io/v1",
+            "kind": "CertificateSigningRequest",
+            "metadata": { "name": "late", "creationTimestamp": "2026-07-04T20:00:00Z" },
+            "spec": {
+                "request": base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &pem),
+                "signerName": "touchstone.dev/client",
+                "expirationSeconds": 3600,
+                "usages": ["client auth"],
+                "username": "alice",
+            },
+        });
+        let object = Given::Object(Box::new(serde_json::from_value(object).unwrap()));
+        let explanation = explain.explain(&object, &snapshot()).unwrap();
+        let of_object: Vec<_> = explanation.objections.iter().map(|o| o.reason).collect();
+        assert_eq!(of_object, ["InvalidLifetime", "NotFresh", "UnknownUser"]);
     }
 }
