@@ -31,7 +31,7 @@ pub use diff::{
 };
 pub use evaluate::{Evaluation, Facts, KeyFacts, Outcome, Verdict};
 pub use explain::Violation;
-pub use lint::{Lint, Severity, lint};
+pub use lint::{Lint, Severity, Surroundings, lint};
 pub use load::{Finding, LoadError};
 pub use rule::{Decision, Rule, Stage};
 pub use tally::{Missing, Tally, Vote};

@@ -1,11 +1,11 @@
 //! What can end the program, with its exit code and its remedy. Rendered at one edge: [`crate::command`].
 
 use crate::{
-    audit::AuditError, ca::CaError, controller::ControllerError, data_dir::DataDirError,
-    reload::PolicyFileError, review::ReviewError,
+    audit::AuditError, ca::CaError, command::policy::ManifestError, controller::ControllerError,
+    data_dir::DataDirError, reload::PolicyFileError, review::ReviewError,
 };
 use std::{fmt::Write as _, io, path::PathBuf, process::ExitCode};
-use touchstone_common::policy::LoadError;
+use touchstone_common::{certificate::CertificateError, policy::LoadError};
 
 /// How the program ends. Listed in `--help` and docs/signer.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +53,14 @@ pub enum Error {
     /// The audit log.
     #[error(transparent)]
     Audit(#[from] AuditError),
+    /// The bindings of a cluster cannot be read.
+    #[error("{doing}")]
+    Bindings {
+        /// What was tried.
+        doing: &'static str,
+        /// What came back.
+        source: Box<kube::Error>,
+    },
     /// The CA.
     #[error(transparent)]
     Ca(#[from] CaError),
@@ -65,6 +73,22 @@ pub enum Error {
     /// The cluster does not know Grants.
     #[error("find the Grant kind in the cluster: it is not installed")]
     GrantsMissing,
+    /// The issuing CA's certificate is none.
+    #[error("use the issuing CA's certificate {}", path.display())]
+    IssuingLoad {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: CertificateError,
+    },
+    /// The issuing CA's certificate cannot be read.
+    #[error("read the issuing CA's certificate {}", path.display())]
+    IssuingRead {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The kubeconfig cannot be used.
     #[error("use the kubeconfig {}", path.display())]
     Kubeconfig {
@@ -84,6 +108,14 @@ pub enum Error {
     /// The filter of log messages is not one.
     #[error("read RUST_LOG")]
     LogFilter(#[source] tracing_subscriber::filter::ParseError),
+    /// Manifests cannot be used.
+    #[error("read the bindings in {}", path.display())]
+    Manifests {
+        /// The file or the folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ManifestError,
+    },
     /// The output cannot be written.
     #[error("write the output")]
     Output(#[source] io::Error),
@@ -158,7 +190,10 @@ impl Error {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Api { .. } | Self::GrantsMissing | Self::Kubeconfig { .. } => Exit::Api,
+            Self::Api { .. }
+            | Self::Bindings { .. }
+            | Self::GrantsMissing
+            | Self::Kubeconfig { .. } => Exit::Api,
             Self::ApiOpen(_) => Exit::Data,
             Self::Audit(error) | Self::Controller(ControllerError::Audit(error)) => {
                 audit_exit(error)
@@ -175,7 +210,10 @@ impl Error {
                 Exit::Policy
             }
             Self::ApiServe(_)
+            | Self::IssuingLoad { .. }
+            | Self::IssuingRead { .. }
             | Self::Listen { .. }
+            | Self::Manifests { .. }
             | Self::Output(_)
             | Self::PolicyCases { .. }
             | Self::PolicyDiffers { .. }
@@ -198,12 +236,27 @@ impl Error {
                 "free space and check who owns the data directory; a damaged api.db is restored from a backup".into()
             }
             Self::Audit(error) | Self::Controller(ControllerError::Audit(error)) => error.remedy(),
+            Self::Bindings { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) if status.code == 403 => {
+                    "let the kubeconfig's account list rolebindings and clusterrolebindings, or name their manifests with --bindings".into()
+                }
+                kube::Error::Api(status) if status.code == 404 => {
+                    "name a cluster that has RBAC with --kubeconfig, or manifests with --bindings".into()
+                }
+                other => api_remedy(other),
+            },
             Self::Ca(error) | Self::Controller(ControllerError::Ca(error)) => error.remedy(),
             Self::Controller(ControllerError::Kubernetes { source, .. }) => api_remedy(source),
             Self::Controller(ControllerError::Review(_)) => "set this machine's clock, then start again".into(),
             Self::DataDir(error) => error.remedy(),
             Self::GrantsMissing => {
                 "install it: kubectl apply -f deploy/crd.yaml, or: touchstone-signer crd | kubectl apply -f -".into()
+            }
+            Self::IssuingLoad { .. } | Self::IssuingRead { .. } => {
+                "name the issuing CA's certificate, PEM, with --ca; it stands in the data directory under ca/".into()
+            }
+            Self::Manifests { .. } => {
+                "name a folder of plain manifests with --bindings; render charts and overlays first (helm template, kubectl kustomize)".into()
             }
             Self::Kubeconfig { .. } => "name a kubeconfig with --kubeconfig and one of its contexts with --context".into(),
             Self::Listen { source, .. } => match source.kind() {

@@ -8,6 +8,8 @@
     reason = "a test that cannot go on ends"
 )]
 
+#[path = "kubectl/bindings.rs"]
+mod bindings;
 #[path = "kubectl/curl.rs"]
 mod curl;
 

@@ -316,9 +316,7 @@ fn denied(policy: &Policy) -> BTreeSet<Denied> {
 
 /// Whether the rule counts in the policy's cluster.
 fn applies(policy: &Policy, rule: &Rule) -> bool {
-    let cluster = policy.cluster.as_str();
-    let named = rule.clusters.as_ref();
-    named.is_none_or(|named| named.iter().any(|pattern| pattern.matches(cluster)))
+    rule.is_for_cluster(policy.cluster.as_str())
 }
 
 fn kubernetes_group(name: &str) -> String {

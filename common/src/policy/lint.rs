@@ -2,6 +2,7 @@
 //!
 //! A policy with such findings loads: each of them may be wanted. They are for the pull request.
 
+mod around;
 mod between;
 
 use super::{
@@ -14,7 +15,7 @@ use super::{
 };
 use crate::attestation::Firmware;
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     fmt,
 };
 
@@ -50,11 +51,20 @@ pub struct Lint {
     pub finding: Finding,
 }
 
+/// What is known of where the policy is to be used.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// The groups that the cluster's RoleBindings and ClusterRoleBindings name; `None`: not known.
+    pub bound_groups: Option<BTreeSet<String>>,
+    /// How many seconds the certificate of the issuing CA lasts in all; `None`: not known.
+    pub ca_seconds: Option<u64>,
+}
+
 /// Reads a policy and looks it over; findings come in the order of the file.
 ///
 /// # Errors
 /// When it does not load at all.
-pub fn lint(file: &str, source: &[u8]) -> Result<Vec<Lint>, LoadError> {
+pub fn lint(file: &str, source: &[u8], around: &Surroundings) -> Result<Vec<Lint>, LoadError> {
     let checked = load::parse(file, source)?;
     let policy = load::read(file, source)?;
     let mut look = Look {
@@ -80,6 +90,7 @@ pub fn lint(file: &str, source: &[u8]) -> Result<Vec<Lint>, LoadError> {
     }
     let mut found = look.found;
     between::look(&checked, &policy, &mut found);
+    around::look(&checked, &policy, around, &mut found);
     found.sort_by_key(|lint| lint.finding.position);
     Ok(found)
 }

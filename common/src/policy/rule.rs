@@ -97,6 +97,12 @@ impl Rule {
         self.groups.iter().map(Pattern::as_str)
     }
 
+    /// Whether it counts in the cluster that its policy is for.
+    pub(super) fn is_for_cluster(&self, cluster: &str) -> bool {
+        let named = self.clusters.as_ref();
+        named.is_none_or(|named| named.iter().any(|pattern| pattern.matches(cluster)))
+    }
+
     pub(super) fn speaks_of(&self, group: &str) -> bool {
         self.groups.iter().any(|pattern| pattern.matches(group))
     }

@@ -5,6 +5,8 @@ mod explain;
 mod lint;
 mod test;
 
+pub use lint::ManifestError;
+
 use crate::error::Error;
 use clap::Subcommand;
 

@@ -20,7 +20,11 @@ use kube::{
     config::{Config, KubeConfigOptions, Kubeconfig},
 };
 use serde_json::json;
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// `run`.
 #[derive(Debug, Args)]
@@ -82,9 +86,13 @@ impl Run {
     }
 }
 
-async fn connect(path: &PathBuf, context: Option<String>) -> Result<(Client, String), Error> {
+/// A client of the cluster, and its address.
+pub(super) async fn connect(
+    path: &Path,
+    context: Option<String>,
+) -> Result<(Client, String), Error> {
     let at = |source| Error::Kubeconfig {
-        path: path.clone(),
+        path: path.to_owned(),
         source,
     };
     let kubeconfig = Kubeconfig::read_from(path).map_err(at)?;

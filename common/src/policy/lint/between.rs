@@ -88,9 +88,7 @@ impl<'a> Look<'a> {
     }
 
     fn applies(&self, rule: &Rule) -> bool {
-        let cluster = self.policy.cluster.as_str();
-        let named = rule.clusters.as_ref();
-        named.is_none_or(|named| named.iter().any(|pattern| pattern.matches(cluster)))
+        rule.is_for_cluster(self.policy.cluster.as_str())
     }
 
     /// The rules of an index one of whose patterns may cover this one; in the order of the file.

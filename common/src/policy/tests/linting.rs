@@ -1,7 +1,12 @@
 //! What lint finds.
 
 use super::EXAMPLE;
-use crate::policy::{Severity, lint};
+use crate::policy::{Lint, LoadError, Severity, Surroundings};
+use std::collections::BTreeSet;
+
+fn lint(file: &str, source: &[u8]) -> Result<Vec<Lint>, LoadError> {
+    crate::policy::lint(file, source, &Surroundings::default())
+}
 
 /// The findings of a policy: severity, code and line.
 fn findings(text: &str) -> Vec<(Severity, &'static str, u64)> {
@@ -362,4 +367,105 @@ fn a_template_is_held_against_other_groups_as_a_pattern_is() {
     assert_eq!(both(other), [(Warning, "swallows-others")]);
     let outside = "  - { name: b, who: { teams: [security] }, groups: [\"jit:ns:billing\"], decision: auto }\n";
     assert_eq!(both(outside), []);
+}
+
+/// The findings of what is around the example, with their lines and messages.
+fn around(text: &str, around: &Surroundings) -> Vec<(&'static str, u64, String)> {
+    let lints = crate::policy::lint("p", text.as_bytes(), around).unwrap();
+    let of = |lint: Lint| {
+        let line = lint.finding.position.map_or(0, |position| position.line);
+        (lint.code, line, lint.finding.message)
+    };
+    let all = lints.into_iter().map(of);
+    all.filter(|(code, _, _)| matches!(*code, "unbound-group" | "outlives-ca"))
+        .collect()
+}
+
+fn bound(groups: &[&str]) -> Surroundings {
+    let groups: BTreeSet<_> = groups.iter().map(ToString::to_string).collect();
+    Surroundings {
+        bound_groups: Some(groups),
+        ..Surroundings::default()
+    }
+}
+
+#[test]
+fn groups_that_no_binding_names_are_found() {
+    let all = [
+        "oncall-payments",
+        "jit:oncall:payments-ro",
+        "jit:oncall:cluster",
+    ];
+    assert_eq!(around(EXAMPLE, &bound(&all)), []);
+    assert_eq!(
+        around(EXAMPLE, &bound(&["oncall-payments", "jit:oncall:clusters"])),
+        [
+            (
+                "unbound-group",
+                31,
+                "no binding names a group like \"jit:oncall:payments*\": who has one can do nothing more with it".into()
+            ),
+            (
+                "unbound-group",
+                39,
+                "no binding names group \"jit:oncall:cluster\": who has it can do nothing more with it; did you mean \
+                 \"jit:oncall:clusters\"?"
+                    .into()
+            ),
+        ]
+    );
+    // A rule that denies needs no binding, and without a cluster nothing is said.
+    assert_eq!(around(EXAMPLE, &Surroundings::default()), []);
+}
+
+#[test]
+fn namespaces_without_a_binding_are_found() {
+    let text = EXAMPLE.replace(
+        "groups: [\"jit:oncall:cluster\"]",
+        "groups: [\"jit:ns:{namespace}\"]\n    namespaces: [payments, billing, \"team-*\"]",
+    );
+    let rest = ["oncall-payments", "jit:oncall:payments"];
+    let with = |more: &[&str]| {
+        let found = around(&text, &bound(&[&rest[..], more].concat()));
+        found
+            .into_iter()
+            .map(|(_, line, said)| (line, said))
+            .collect::<Vec<_>>()
+    };
+    let all = ["jit:ns:payments", "jit:ns:billing", "jit:ns:team-a"];
+    assert_eq!(with(&all), []);
+    assert_eq!(
+        with(&["jit:ns:payments", "jit:ns:other"]),
+        [(
+            40,
+            "no binding names group \"jit:ns:billing\": who has it can do nothing more with it"
+                .to_owned()
+        )]
+    );
+    assert_eq!(
+        with(&["jit:ns:other"]),
+        [(
+            39,
+            "no binding names a group like \"jit:ns:{payments,billing,team-*}\": who has one can do nothing more with it"
+                .to_owned()
+        )]
+    );
+}
+
+#[test]
+fn lifetimes_above_the_cas_are_found() {
+    let within = |seconds| {
+        let around_it = Surroundings {
+            ca_seconds: Some(seconds),
+            ..Surroundings::default()
+        };
+        let found = around(EXAMPLE, &around_it);
+        found
+            .into_iter()
+            .map(|(_, line, _)| line)
+            .collect::<Vec<_>>()
+    };
+    assert!(within(3600).is_empty());
+    assert_eq!(within(3599), [9], "defaults.maxTTL");
+    assert_eq!(within(1799), [8, 9, 32], "and defaults.ttl, and a rule's");
 }

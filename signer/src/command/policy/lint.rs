@@ -1,16 +1,26 @@
 //! `policy lint`.
 
+mod bindings;
 mod sarif;
 
+pub use bindings::ManifestError;
+
 use crate::{
-    command::{print, print_json},
+    command::{choose_crypto, print, print_json, run, runtime},
     error::Error,
     reload,
 };
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
-use std::{fmt::Write as _, path::PathBuf};
-use touchstone_common::policy::{self, Finding, Position, Severity};
+use std::{
+    collections::BTreeSet,
+    fmt::Write as _,
+    path::{Path, PathBuf},
+};
+use touchstone_common::{
+    certificate::CaCertificate,
+    policy::{self, Finding, Position, Severity, Surroundings},
+};
 
 /// `policy lint`.
 #[derive(Debug, Args)]
@@ -18,6 +28,18 @@ pub struct Lint {
     /// The policy
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// A folder of manifests, or a file: groups that no RoleBinding or ClusterRoleBinding in it names are found
+    #[arg(long, value_name = "DIR")]
+    bindings: Vec<PathBuf>,
+    /// A cluster: groups that none of its bindings names are found
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Which of the kubeconfig's contexts; its current one otherwise
+    #[arg(long, value_name = "NAME", requires = "kubeconfig")]
+    context: Option<String>,
+    /// The issuing CA's certificate, PEM: lifetimes that none of its certificates can have are found
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// How to print the findings
     #[arg(long, value_enum, default_value_t)]
     output: Output,
@@ -39,7 +61,7 @@ impl Lint {
     pub(super) fn run(self) -> Result<(), Error> {
         let source = reload::read(&self.file)?;
         let file = self.file.display().to_string();
-        let findings = findings(&file, &source);
+        let findings = findings(&file, &source, &self.surroundings()?);
         let errors = findings
             .iter()
             .filter(|lint| lint.severity == Severity::Error)
@@ -58,11 +80,45 @@ impl Lint {
             })
         }
     }
+
+    fn surroundings(&self) -> Result<Surroundings, Error> {
+        let mut groups = BTreeSet::new();
+        for path in &self.bindings {
+            groups.extend(bindings::in_manifests(path)?);
+        }
+        if let Some(kubeconfig) = &self.kubeconfig {
+            choose_crypto();
+            groups.extend(runtime()?.block_on(async {
+                let (client, _) = run::connect(kubeconfig, self.context.clone()).await?;
+                bindings::in_cluster(client).await
+            })?);
+        }
+        let known = !self.bindings.is_empty() || self.kubeconfig.is_some();
+        Ok(Surroundings {
+            bound_groups: known.then_some(groups),
+            ca_seconds: self.ca.as_deref().map(ca_seconds).transpose()?,
+        })
+    }
+}
+
+/// How long the certificate lasts in all.
+fn ca_seconds(path: &Path) -> Result<u64, Error> {
+    let pem = std::fs::read(path).map_err(|source| Error::IssuingRead {
+        path: path.to_owned(),
+        source,
+    })?;
+    let certificate = CaCertificate::from_pem(&pem).map_err(|source| Error::IssuingLoad {
+        path: path.to_owned(),
+        source,
+    })?;
+    let validity = certificate.validity();
+    let seconds = validity.not_after.as_second() - validity.not_before.as_second();
+    Ok(seconds.try_into().unwrap_or_default())
 }
 
 /// A policy that does not load has findings too.
-fn findings(file: &str, source: &[u8]) -> Vec<policy::Lint> {
-    policy::lint(file, source).unwrap_or_else(|refused| {
+fn findings(file: &str, source: &[u8], around: &Surroundings) -> Vec<policy::Lint> {
+    policy::lint(file, source, around).unwrap_or_else(|refused| {
         let of = |finding: &Finding| policy::Lint {
             severity: Severity::Error,
             code: "refused",
@@ -131,9 +187,20 @@ rules:
   grops: [a]
 ";
 
+    fn of(file: PathBuf) -> Lint {
+        Lint {
+            file,
+            bindings: Vec::new(),
+            kubeconfig: None,
+            context: None,
+            ca: None,
+            output: Output::Json,
+        }
+    }
+
     #[test]
     fn a_typo_is_shown_with_its_place_and_the_nearest_key() {
-        let findings = findings("policy.yaml", TYPO);
+        let findings = findings("policy.yaml", TYPO, &Surroundings::default());
         assert_eq!(
             table("policy.yaml", &findings, 1),
             "policy.yaml:6:3: error: unknown key \"grops\" in a rule; did you mean \"groups\"? [refused]\n\
@@ -151,11 +218,7 @@ rules:
         let lint = |name: &str, content: &[u8]| {
             let file = dir.path().join(name);
             std::fs::write(&file, content).unwrap();
-            Lint {
-                file,
-                output: Output::Json,
-            }
-            .run()
+            of(file).run()
         };
         let error = lint("typo.yaml", TYPO).unwrap_err();
         assert_eq!(error.exit() as u8, 1);

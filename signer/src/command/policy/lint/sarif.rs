@@ -70,7 +70,7 @@ cluster: prod
 users: [{ name: a }]
 rules: [{ name: r, who: { users: [b] }, groups: [g], decision: auto }]
 ";
-        let findings = policy::lint("p", text).unwrap();
+        let findings = policy::lint("p", text, &policy::Surroundings::default()).unwrap();
         let log = log("./policies/prod eu.yaml", &findings);
         assert_eq!(log["version"], "2.1.0");
         let run = &log["runs"][0];
@@ -96,7 +96,10 @@ rules: [{ name: r, who: { users: [b] }, groups: [g], decision: auto }]
     #[test]
     fn a_finding_without_a_place_has_no_region() {
         let text = b"apiVersion: touchstone.dev/v1\nkind: Policy\ncluster: prod\n";
-        let log = log("p.yaml", &policy::lint("p", text).unwrap());
+        let log = log(
+            "p.yaml",
+            &policy::lint("p", text, &policy::Surroundings::default()).unwrap(),
+        );
         let place = &log["runs"][0]["results"][0]["locations"][0]["physicalLocation"];
         assert_eq!(place, &json!({ "artifactLocation": { "uri": "p.yaml" } }));
     }
