@@ -132,7 +132,7 @@ fn other_terms_are_told_field_by_field() {
         access(&between(&with(manual), &with(A))),
         [
             "alice a: decision manual to auto, maxTTL 20m to 1h, reason.minLength 5 to none, \
-             approvals 1 approval from team sre to none"
+             approvals 1 approval from team sre to none, waitFor 1h to none"
         ]
     );
     let weak = A.replace("decision", "key: { touch: cached }, decision");

@@ -17,7 +17,7 @@ const MAX_BYTES: usize = 2 * 1024 * 1024;
 #[derive(Debug)]
 pub(super) enum Given {
     /// Who asks for what, in a person's words.
-    Described(DescribedRequest),
+    Described(Box<DescribedRequest>),
     /// The object as Kubernetes keeps it.
     Object(Box<CertificateSigningRequest>),
     /// What its `spec.request` holds, or what is no request at all.
@@ -42,7 +42,9 @@ impl Given {
         };
         if !object.contains_key("kind") {
             let described = DescribedRequest::parse(file, &content);
-            return described.map(Self::Described).map_err(Error::RequestLoad);
+            return described
+                .map(|described| Self::Described(Box::new(described)))
+                .map_err(Error::RequestLoad);
         }
         serde_json::from_value(Value::Object(object))
             .map(|object| Self::Object(Box::new(object)))
