@@ -14,6 +14,7 @@ use std::{
     path::PathBuf,
     process::ExitCode,
 };
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -97,6 +98,32 @@ pub struct SignerOptions {
     /// The signer name that is answered; requests of any other are left alone
     #[arg(long, value_name = "NAME", default_value = "touchstone.dev/client")]
     pub signer_name: String,
+    /// Serve /metrics, /healthz and /readyz here, over plain HTTP; without it, nowhere
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics_listen: Option<String>,
+}
+
+impl SignerOptions {
+    async fn listen_for_metrics(&self) -> Result<Option<TcpListener>, Error> {
+        let Some(address) = &self.metrics_listen else {
+            return Ok(None);
+        };
+        let listener = listen("--metrics-listen", address).await?;
+        if let Ok(address) = listener.local_addr() {
+            tracing::info!("metrics: http://{address}/metrics");
+        }
+        Ok(Some(listener))
+    }
+}
+
+async fn listen(option: &'static str, address: &str) -> Result<TcpListener, Error> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| Error::Listen {
+            option,
+            address: address.to_owned(),
+            source,
+        })
 }
 
 /// Reads the command line and does what it says.

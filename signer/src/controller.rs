@@ -27,6 +27,7 @@ use crate::{
     ca::Authority,
     clock::Clock,
     grant::Grant,
+    metrics::Metrics,
     review::{EvidenceCache, ReviewError, Snapshot},
 };
 use futures::{FutureExt, StreamExt, TryStreamExt};
@@ -67,6 +68,7 @@ pub struct Context {
     clock: Arc<dyn Clock>,
     evidence: Arc<EvidenceCache>,
     memory: Mutex<Memory>,
+    metrics: Arc<Metrics>,
     signer_name: String,
     snapshot: watch::Receiver<Arc<Snapshot>>,
     requests: Api<CertificateSigningRequest>,
@@ -86,6 +88,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Evidence that was verified before.
     pub evidence: Arc<EvidenceCache>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// The signer name that is answered.
     pub signer_name: String,
     /// The policy in force.
@@ -166,6 +170,7 @@ impl Context {
                 open: HashMap::new(),
                 recorded: LruCache::new(RECORDED),
             }),
+            metrics: parts.metrics,
             signer_name: parts.signer_name,
             snapshot: parts.snapshot,
         }
@@ -224,6 +229,7 @@ impl Context {
                         queue.push(request.name_any(), Input::Reread);
                     }
                     Some(Ok(watcher::Event::InitDone)) => {
+                        self.metrics.watching(true);
                         if let Some(ready) = ready.take() {
                             ready();
                         }
@@ -237,7 +243,11 @@ impl Context {
                 Some(done) = running.join_next() => {
                     // Every panic is caught inside `work`.
                     if let Ok((name, outcome)) = done {
+                        if outcome == Outcome::Retry {
+                            self.metrics.retried();
+                        }
                         queue.finish(&name, outcome);
+                        self.metrics.waiting(queue.waiting());
                     }
                 }
                 () = queue.due() => {}
@@ -249,6 +259,7 @@ impl Context {
                 }
             }
         }
+        self.metrics.watching(false);
         let rest = async { while running.join_next().await.is_some() {} };
         if tokio::time::timeout(STOP_LIMIT, rest).await.is_err() {
             tracing::warn!("stopped with requests under way; they are resumed at the next start");

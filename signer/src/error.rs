@@ -100,6 +100,8 @@ pub enum Error {
     /// The address cannot be listened on.
     #[error("listen on {address}")]
     Listen {
+        /// The option that names it.
+        option: &'static str,
         /// The address.
         address: String,
         /// What the system said.
@@ -259,10 +261,10 @@ impl Error {
                 "name a folder of plain manifests with --bindings; render charts and overlays first (helm template, kubectl kustomize)".into()
             }
             Self::Kubeconfig { .. } => "name a kubeconfig with --kubeconfig and one of its contexts with --context".into(),
-            Self::Listen { source, .. } => match source.kind() {
-                io::ErrorKind::AddrInUse => "stop what listens there, or choose another port with --listen".into(),
-                io::ErrorKind::PermissionDenied => "choose a port above 1023 with --listen".into(),
-                _ => "choose an address of this machine with --listen".into(),
+            Self::Listen { option, source, .. } => match source.kind() {
+                io::ErrorKind::AddrInUse => format!("stop what listens there, or choose another port with {option}"),
+                io::ErrorKind::PermissionDenied => format!("choose a port above 1023 with {option}"),
+                _ => format!("choose an address of this machine with {option}"),
             },
             Self::LogFilter(_) => "set RUST_LOG to something like info or touchstone_signer=debug".into(),
             Self::Policy(error) => error.remedy(),
@@ -338,6 +340,7 @@ mod tests {
     #[test]
     fn a_report_says_what_failed_why_and_what_to_do() {
         let error = Error::Listen {
+            option: "--listen",
             address: "127.0.0.1:1".into(),
             source: io::ErrorKind::AddrInUse.into(),
         };

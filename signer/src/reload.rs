@@ -118,6 +118,8 @@ pub enum Change {
     Loaded(Arc<Snapshot>),
     /// It cannot be used; the last good one stays.
     Refused(PolicyFileError),
+    /// It holds the policy in force again, after something that could not be used.
+    Restored,
 }
 
 impl PolicyFile {
@@ -163,7 +165,7 @@ impl PolicyFile {
         };
         let last = self.snapshot.borrow().clone();
         if digest == Some(last.policy.digest()) {
-            return Change::None;
+            return Change::Restored;
         }
         match Policy::parse(&self.path.display().to_string(), &content) {
             Ok(policy) => {

@@ -7,11 +7,13 @@ use crate::{
     clock::Clock,
     controller::{self, Context, Parts},
     error::Error,
+    metrics::{self, Metrics},
     reload::{self, Change, PolicyFile},
     review::EvidenceCache,
 };
 use kube::Client;
 use std::{num::NonZeroUsize, sync::Arc};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use touchstone_common::policy::Policy;
 
@@ -28,6 +30,8 @@ pub struct Service {
     pub clock: Arc<dyn Clock>,
     /// Evidence that was verified before.
     pub evidence: Arc<EvidenceCache>,
+    /// Where what is counted is asked for, if anywhere.
+    pub metrics: Option<TcpListener>,
     /// The policy.
     pub policy: PolicyFile,
     /// The signer name that is answered.
@@ -59,9 +63,14 @@ impl Service {
             authority,
             clock,
             evidence,
+            metrics: listener,
             policy,
             signer_name,
         } = self;
+        let metrics = Arc::new(Metrics::new());
+        metrics.issuing_ca(authority.issuing().certificate());
+        metrics.policy_in_force(&policy.subscribe().borrow().policy);
+        let monitor = monitor(listener, Arc::clone(&metrics), Arc::clone(&clock));
         let snapshot = policy.subscribe();
         let started = Event::Started {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -78,17 +87,31 @@ impl Service {
             authority,
             clock: Arc::clone(&clock),
             evidence,
+            metrics: Arc::clone(&metrics),
             signer_name,
             snapshot,
         }));
-        let watching = watch_policy(policy, audit.clone(), Arc::clone(&clock));
+        let watching = watch_policy(policy, audit.clone(), Arc::clone(&clock), metrics);
         let result = tokio::select! {
             result = context.run(shutdown, ready) => result,
             never = watching => match never {},
             never = ending => match never {},
+            never = monitor => match never {},
         };
         audit.append(clock.now(), Event::Stopped {}).await?;
         Ok(result?)
+    }
+}
+
+/// Answers for ever who asks what is counted.
+async fn monitor(
+    listener: Option<TcpListener>,
+    metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
+) -> std::convert::Infallible {
+    match listener {
+        Some(listener) => metrics::serve(listener, metrics, clock).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -118,6 +141,7 @@ async fn watch_policy(
     mut policy: PolicyFile,
     audit: AuditLog,
     clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
 ) -> std::convert::Infallible {
     let mut ticks = tokio::time::interval(reload::INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -146,7 +170,13 @@ async fn watch_policy(
                     generation = snapshot.policy.generation(),
                     "a new policy is in force"
                 );
+                metrics.policy_in_force(&snapshot.policy);
                 loaded(&snapshot.policy)
+            }
+            Change::Restored => {
+                tracing::info!("the policy file holds the policy in force again");
+                metrics.policy_in_force(&policy.subscribe().borrow().policy);
+                continue;
             }
             Change::Refused(error) => {
                 let message = controller::chain(&error);
@@ -154,6 +184,7 @@ async fn watch_policy(
                     error = message,
                     "the policy file cannot be used: the last good policy stays in force"
                 );
+                metrics.policy_refused();
                 Event::PolicyRefused { message }
             }
         };

@@ -9,6 +9,8 @@
 
 #[path = "end_to_end/issuing.rs"]
 mod issuing;
+#[path = "end_to_end/metrics.rs"]
+mod metrics;
 #[path = "end_to_end/policy.rs"]
 mod policy;
 #[path = "end_to_end/world.rs"]

@@ -57,12 +57,14 @@ impl Run {
         let audit = AuditLog::open(&data.file(FILE_NAME), clock.now())?;
         let (client, server) = connect(&self.kubeconfig, self.context).await?;
         check(&client, &options.signer_name).await?;
+        let metrics = options.listen_for_metrics().await?;
         let shutdown = super::shutdown_by_signal()?;
         let service = Service {
             audit,
             authority,
             clock,
             evidence: evidence_cache(),
+            metrics,
             policy,
             signer_name: options.signer_name,
         };

@@ -84,16 +84,13 @@ impl Standalone {
             clock: Arc::new(ApiClock(Arc::clone(&clock))),
         })
         .map_err(|error| Error::ApiOpen(Box::new(error)))?;
-        let listener = TcpListener::bind(&self.listen)
-            .await
-            .map_err(|source| Error::Listen {
-                address: self.listen.clone(),
-                source,
-            })?;
+        let listener = super::listen("--listen", &self.listen).await?;
         let address = listener.local_addr().map_err(|source| Error::Listen {
+            option: "--listen",
             address: self.listen.clone(),
             source,
         })?;
+        let metrics = options.listen_for_metrics().await?;
         let place = Place {
             url: url(address, &self.tls_san),
             cluster,
@@ -110,6 +107,7 @@ impl Standalone {
             authority,
             clock,
             evidence,
+            metrics,
             policy,
             signer_name: options.signer_name,
         };

@@ -29,6 +29,8 @@ pub(super) enum Input {
 pub(super) struct Queue {
     at_once: usize,
     running: usize,
+    /// How many requests wait for others.
+    waiting: usize,
     ready: VecDeque<String>,
     work: HashMap<String, Work>,
     pauses: DelayQueue<String>,
@@ -55,6 +57,7 @@ impl Queue {
         Self {
             at_once,
             running: 0,
+            waiting: 0,
             ready: VecDeque::new(),
             work: HashMap::new(),
             pauses: DelayQueue::new(),
@@ -107,7 +110,11 @@ impl Queue {
         let Some(work) = self.work.get_mut(name) else {
             return;
         };
-        work.waits = matches!(outcome, Outcome::Wait(_));
+        let waited = std::mem::replace(&mut work.waits, matches!(outcome, Outcome::Wait(_)));
+        self.waiting = self
+            .waiting
+            .saturating_sub(waited.into())
+            .saturating_add(work.waits.into());
         let pause = match outcome {
             Outcome::Done | Outcome::Wait(_) => {
                 work.failures = 0;
@@ -142,6 +149,11 @@ impl Queue {
             }
             Some(pause) => work.place = Place::Paused(self.pauses.insert(name.to_owned(), pause)),
         }
+    }
+
+    /// How many requests wait for others.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting
     }
 
     /// Waits until a pause ends; never ends while there is none.
@@ -229,8 +241,11 @@ mod tests {
         queue.push("a".into(), Input::Reread);
         assert_eq!(started(&mut queue), ["a"]);
         queue.finish("a", Outcome::Wait(HOUR));
+        assert_eq!(queue.waiting(), 1);
         queue.wake_waiting();
         assert_eq!(started(&mut queue), ["a"]);
+        queue.finish("a", Outcome::Done);
+        assert_eq!(queue.waiting(), 0);
     }
 
     #[tokio::test(start_paused = true)]

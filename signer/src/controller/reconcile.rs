@@ -13,10 +13,14 @@ use crate::{
     ca::bootstrap,
     grant::{Grant, GrantIntent, Phase},
     issue,
+    metrics::Ending,
     review::{self, Denial, Intent, Review, Snapshot},
 };
 use kube::ResourceExt;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use touchstone_common::certificate::SerialNumber;
 
 /// What is to happen with a request next.
@@ -91,6 +95,7 @@ impl Context {
         intent: &Intent,
         snapshot: &Snapshot,
     ) -> Result<Outcome, ControllerError> {
+        let started = Instant::now();
         let issuing = self.authority.issuing();
         let now = self.clock.now();
         let serial = SerialNumber::from_random(bootstrap::random()?);
@@ -177,6 +182,9 @@ impl Context {
             return Ok(Outcome::Reread);
         }
         // Delivered. What follows is the record; a crash here is made good by `settle_certified`.
+        self.metrics.issued_in(started.elapsed());
+        self.metrics
+            .ended(Ending::Issued, conditions::POLICY_APPROVED);
         let event = Event::Issued {
             request: subject.reference(),
             grant: grant_name.clone(),

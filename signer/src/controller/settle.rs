@@ -125,6 +125,7 @@ impl Context {
             sha256,
             "a request carries a certificate that this signer did not put there; find out who may sign"
         );
+        self.metrics.found_foreign_certificate();
         let now = self.clock.now();
         let event = Event::ForeignCertificate {
             request: subject.reference(),

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     audit::Event,
+    metrics::Ending,
     review::{Denial, Waiting},
 };
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
@@ -89,6 +90,11 @@ impl Context {
         if !self.write(subresource, &mut subject).await? {
             return Ok(Outcome::Reread);
         }
+        let ending = match kind {
+            Kind::Approved | Kind::Failed => Ending::Failed,
+            Kind::Denied => Ending::Denied,
+        };
+        self.metrics.ended(ending, reason);
         // Not before: until the request is closed, a certificate of an earlier try can still arrive.
         self.end_open_intent(&subject.uid, message).await?;
         self.settle(&subject.uid);

@@ -95,6 +95,7 @@ fn a_broken_file_is_reported_once_and_the_last_good_policy_stays() {
     }
     // Taken back: what is in force is what the file says, and no new generation.
     bench.write(&policy_of("one"));
+    assert!(matches!(bench.look_twice(), Change::Restored));
     assert!(is_none(&bench.look_twice()));
     assert_eq!(bench.in_force(), ("one".into(), 1));
 }

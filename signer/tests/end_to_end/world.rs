@@ -22,6 +22,7 @@ use kube::{
 use serde_json::json;
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -30,7 +31,12 @@ use std::{
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
-use tokio::{sync::oneshot, task::JoinHandle};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::oneshot,
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 use touchstone_apiserver::{
     ADMINISTRATORS, AnonymousCreate, ApiServer, Approvers, AttestedCreator, Config, PassHolder,
@@ -204,6 +210,8 @@ pub(crate) struct World {
     api: ApiServer,
     audit: AuditLog,
     data: DataDir,
+    /// Where the running signer answers who watches over it.
+    monitor: Option<SocketAddr>,
     signer: Option<Running>,
     // Last: everything else lives in it.
     temp: TempDir,
@@ -237,6 +245,7 @@ impl World {
             api,
             audit,
             data,
+            monitor: None,
             signer: None,
             temp,
         };
@@ -247,11 +256,14 @@ impl World {
     pub(crate) async fn restart(&mut self) {
         let policy =
             PolicyFile::open(&self.temp.path().join("policy.yaml"), Roots::yubico()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        self.monitor = Some(listener.local_addr().unwrap());
         let service = Service {
             audit: self.audit.clone(),
             authority: Arc::clone(&self.authority),
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             evidence: evidence_cache(),
+            metrics: Some(listener),
             policy,
             signer_name: SIGNER_NAME.into(),
         };
@@ -270,6 +282,16 @@ impl World {
         self.signer = Some(Running { shutdown, task });
     }
 
+    /// What the running signer says at `path` to who watches over it: the whole answer.
+    pub(crate) async fn monitor(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.monitor.unwrap()).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: signer\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
     /// Runs a controller whose audit log is another one.
     pub(crate) fn run_with_audit(&self, path: &Path) -> JoinHandle<()> {
         let policy =
@@ -280,6 +302,7 @@ impl World {
             authority: Arc::clone(&self.authority),
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             evidence: evidence_cache(),
+            metrics: Arc::default(),
             signer_name: SIGNER_NAME.into(),
             snapshot: policy.subscribe(),
         }));

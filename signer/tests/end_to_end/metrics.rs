@@ -1,0 +1,80 @@
+//! What the running signer tells who watches over it.
+
+use crate::world::{self, Engineer, GROUP, World};
+use touchstone_signer::grant::name_of;
+
+async fn counted(world: &World, line: &str) {
+    loop {
+        let metrics = world.monitor("/metrics").await;
+        if metrics.lines().any(|found| found == line) {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+/// Fails with the line that did not come.
+async fn shows(world: &World, line: &str) {
+    let limit = std::time::Duration::from_secs(60);
+    tokio::time::timeout(limit, counted(world, line))
+        .await
+        .unwrap_or_else(|_| panic!("never counted: {line}"));
+}
+
+#[tokio::test]
+async fn what_the_signer_does_is_counted_and_names_nobody() {
+    let alice = Engineer::new("alice@example.com");
+    let world = World::start(&alice).await;
+    let ready = world.monitor("/readyz").await;
+    assert!(ready.starts_with("HTTP/1.1 200 "), "{ready}");
+
+    let request = alice.request(&[GROUP]);
+    world.submit(&alice, "granted", &request.pem).await;
+    world.settled_grant(&name_of(&request.nonce)).await;
+    let refused = alice.request(&["jit:oncall:others"]);
+    world.submit(&alice, "denied", &refused.pem).await;
+    for line in [
+        "touchstone_requests_total{ending=\"issued\",reason=\"PolicyApproved\"} 1",
+        "touchstone_requests_total{ending=\"denied\",reason=\"DeniedByPolicy\"} 1",
+        "touchstone_issuing_seconds_count 1",
+        "touchstone_policy_generation 1",
+        "touchstone_policy_refused 0",
+    ] {
+        shows(&world, line).await;
+    }
+    let end = world.authority.issuing().certificate().validity().not_after;
+    let end = format!(
+        "touchstone_ca_not_after_timestamp_seconds {}",
+        end.as_second()
+    );
+    shows(&world, &end).await;
+    let metrics = world.monitor("/metrics").await;
+    for name in ["alice", GROUP, "granted\n"] {
+        assert!(!metrics.contains(name), "{name}: {metrics}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_waits_and_a_policy_that_is_broken_are_seen_from_outside() {
+    let alice = Engineer::new("alice@example.com");
+    let mut world = World::start(&alice).await;
+    let manual = world::policy(&alice).replace(
+        "decision: auto",
+        "decision: manual\n    approvals: [ { from: { teams: [payments] } } ]",
+    );
+    world.stop().await;
+    world.write_policy(&manual);
+    world.restart().await;
+    let request = alice.request(&[GROUP]);
+    world.create(&alice, "waits", &request.pem).await;
+    shows(&world, "touchstone_requests_waiting 1").await;
+
+    world.write_policy("rules: [");
+    shows(&world, "touchstone_policy_refused 1").await;
+    shows(&world, "touchstone_policy_refusals_total 1").await;
+    shows(&world, "touchstone_policy_generation 1").await;
+    world.write_policy(&manual);
+    shows(&world, "touchstone_policy_refused 0").await;
+    world.write_policy(&world::policy(&alice));
+    shows(&world, "touchstone_requests_waiting 0").await;
+}
