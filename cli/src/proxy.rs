@@ -143,7 +143,8 @@ impl Proxy {
                 return Err(trouble.clone());
             }
             let left = COOL_DOWN.saturating_sub(when.elapsed());
-            if !wanted.answers && !left.is_zero() && self.epoch().is_none() {
+            let is_open = self.epoch().is_some_and(|epoch| epoch.upstream().is_open());
+            if !wanted.answers && !left.is_zero() && !is_open {
                 return Err(Trouble::new(
                     trouble.exit,
                     format!(

@@ -187,6 +187,13 @@ impl Upstream {
         &self.seen
     }
 
+    /// Ends, and leaves its files.
+    pub fn end(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+
     /// Says GOAWAY on every connection.
     pub fn go_away(&self) {
         // Nobody hears it where nothing is open.
@@ -201,9 +208,7 @@ impl Upstream {
 
 impl Drop for Upstream {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
+        self.end();
     }
 }
 

@@ -10,6 +10,8 @@
 mod client;
 #[path = "proxy/cluster.rs"]
 mod cluster;
+#[path = "proxy/faults.rs"]
+mod faults;
 #[path = "proxy/hostile.rs"]
 mod hostile;
 #[path = "proxy/kubectl.rs"]
@@ -187,6 +189,22 @@ fn status(engineer: &Engineer) -> serde_json::Value {
         .read_line(&mut answer)
         .expect("the proxy answers");
     serde_json::from_str(&answer).expect("JSON")
+}
+
+/// Ends the running proxy, as `touchstone logout` does.
+fn stop(engineer: &Engineer) {
+    use std::{
+        io::{Read as _, Write as _},
+        os::unix::net::UnixStream,
+    };
+    let socket = engineer.file("state/.run/demo.sock");
+    let mut proxy = UnixStream::connect(&socket).expect("a proxy runs");
+    proxy
+        .write_all(b"{\"version\":1,\"op\":\"stop\"}\n")
+        .expect("ask it to stop");
+    // It closes when it has ended.
+    let _ = proxy.read_to_end(&mut Vec::new());
+    wait_until("it has ended", || !socket.exists());
 }
 
 /// Waits until something is so.

@@ -200,7 +200,11 @@ impl TlsKey for Keeper {
         if stale {
             *held = None;
             if was_held {
-                signed = attempt(&mut held);
+                signed = match attempt(&mut held) {
+                    // It was pulled out: that says more than that it is not there.
+                    Err(CardError::NoCard) => signed,
+                    again => again,
+                };
             }
         }
         if signed.is_ok() {

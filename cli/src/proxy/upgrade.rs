@@ -1,8 +1,8 @@
 //! Streams in both directions: exec, attach, port-forward and cp, over a connection of their own.
 //!
 //! HTTP/2 knows no `Upgrade`, so each has an HTTP/1.1 connection to the API server. What goes through it is passed on as it
-//! is; only where one WebSocket frame ends and the next begins is followed, so that the certificate's end can be said in
-//! the stream itself.
+//! is; only where one frame ends and the next begins is followed, so that the certificate's end can be said in the stream
+//! itself.
 
 mod frames;
 
@@ -92,12 +92,7 @@ pub(super) async fn open(
     let agreed = head.headers.get(header::UPGRADE).cloned();
     request::strip(&mut head.headers);
     mark_upgrade(&mut head.headers, agreed);
-    let frames = match protocol {
-        Protocol::WebSocket => Some(Frames::new(
-            head.headers.get(header::SEC_WEBSOCKET_PROTOCOL),
-        )),
-        Protocol::Spdy => None,
-    };
+    let frames = Frames::new(protocol, &head.headers);
     let splice = Splice {
         frames,
         cluster: proxy.cluster().to_owned(),
@@ -120,7 +115,7 @@ fn mark_upgrade(headers: &mut HeaderMap, protocol: Option<HeaderValue>) {
 
 /// Two ends of one stream.
 struct Splice {
-    frames: Option<Frames>,
+    frames: Frames,
     cluster: String,
     sent: Arc<AtomicU64>,
     received: Arc<AtomicU64>,
@@ -141,11 +136,8 @@ impl Splice {
         let (mut from_server, mut to_server) = tokio::io::split(TokioIo::new(theirs));
         let mut ignore = |_: &[u8]| {};
         let up = carry(&mut from_client, &mut to_server, &self.sent, &mut ignore);
-        let mut follow = |piece: &[u8]| {
-            if let Some(frames) = &mut self.frames {
-                frames.passed(piece);
-            }
-        };
+        let frames = &mut self.frames;
+        let mut follow = |piece: &[u8]| frames.passed(piece);
         let down = carry(
             &mut from_server,
             &mut to_client,
@@ -158,9 +150,8 @@ impl Splice {
             () = self.ended.cancelled() => None,
         };
         tracing::debug!(?carried, "a stream ended");
-        if carried.is_none()
-            && let Some(frames) = &mut self.frames
-        {
+        if carried.is_none() {
+            let frames = &mut self.frames;
             let words = last_words(frames, &self.cluster, &mut from_server, &mut to_client);
             let _ = tokio::time::timeout(LAST_WORDS_WITHIN, words).await;
         }

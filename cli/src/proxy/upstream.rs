@@ -195,14 +195,16 @@ where
     /// # Errors
     /// As [`Upstream::lease`].
     pub(super) async fn reach(self: &Arc<Self>, talk: &Arc<dyn Talk>) -> Result<(), Trouble> {
-        let is_open = {
-            let pool = self.pool();
-            pool.iter().any(|connection| !connection.sender.is_closed())
-        };
-        if is_open {
+        if self.is_open() {
             return Ok(());
         }
         self.dial(talk).await
+    }
+
+    /// Whether there is a connection.
+    pub(super) fn is_open(&self) -> bool {
+        let pool = self.pool();
+        pool.iter().any(|connection| !connection.sender.is_closed())
     }
 
     /// Room on a connection that is open; else how many are.

@@ -254,26 +254,11 @@ fn a_planted_socket_folder_or_link_is_named_and_not_used() {
 fn a_port_that_another_program_has_is_named_with_the_way_to_another() {
     let setting = Setting::new();
     let loopback = Loopback::of(&setting.engineer);
-    // As `touchstone logout` ends it.
-    drop_proxy(&setting);
+    crate::stop(&setting.engineer);
     let taken = std::net::TcpListener::bind(("127.0.0.1", loopback.port)).expect("steal the port");
     Ran::of(&mut plugin(&setting.engineer)).failed(16, &["cannot listen on 127.0.0.1"]);
     drop(taken);
     Ran::of(&mut plugin(&setting.engineer)).succeeded();
-}
-
-fn drop_proxy(setting: &Setting) {
-    use std::{
-        io::{Read as _, Write as _},
-        os::unix::net::UnixStream,
-    };
-    let socket = setting.engineer.file("state/.run/demo.sock");
-    let mut proxy = UnixStream::connect(&socket).expect("a proxy runs");
-    proxy
-        .write_all(b"{\"version\":1,\"op\":\"stop\"}\n")
-        .expect("ask it to stop");
-    let _ = proxy.read_to_end(&mut Vec::new());
-    crate::wait_until("it has ended", || !socket.exists());
 }
 
 #[test]
