@@ -21,6 +21,8 @@ mod request;
 #[cfg(test)]
 mod roundtrip;
 #[cfg(test)]
+mod schema;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod x509;
