@@ -19,7 +19,8 @@ fn is_unbound(ran: &Ran) -> bool {
     let findings = report["findings"].as_array().expect("findings");
     findings.iter().any(|finding| {
         let message = finding["message"].as_str().unwrap_or_default();
-        finding["code"] == "unbound-group" && message.contains(&format!("{GRANTED:?}"))
+        finding["code"] == "unbound-group"
+            && message.starts_with(&format!("no binding names group {GRANTED:?}:"))
     })
 }
 
