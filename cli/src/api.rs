@@ -164,6 +164,15 @@ impl Connection {
         }
     }
 
+    /// From here on, requests carry an approver's pass.
+    pub fn show_pass(&self, pass: &str) {
+        if let Ok(mut value) = HeaderValue::from_str(&format!("Bearer {pass}")) {
+            value.set_sensitive(true);
+            // Set once for each command.
+            let _ = self.bearer.set(value);
+        }
+    }
+
     /// Asks the server for its time: whether it is there, is the right one, and by how much the clocks differ.
     ///
     /// # Errors

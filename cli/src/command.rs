@@ -1,5 +1,7 @@
 //! The commands, one file each, and what several of them share.
 
+mod approve;
+mod approver;
 pub mod completions;
 pub mod config;
 pub mod credential;
@@ -7,6 +9,7 @@ pub mod key;
 pub mod login;
 pub mod logout;
 pub mod proxy;
+mod requests;
 pub mod setup;
 pub mod status;
 pub mod whoami;
@@ -49,6 +52,9 @@ pub fn run(cli: Cli) -> Result<(), Error> {
                 Command::Key(KeyCommand::Setup(args)) => setup::run(&args, output),
                 Command::Key(KeyCommand::Unblock(args)) => setup::unblock(&args, output),
                 Command::Login(args) => login::run(&args, output),
+                Command::Requests(args) => requests::run(&args, output),
+                Command::Approve(args) => approve::approve(&args, output),
+                Command::Deny(args) => approve::deny(&args, output),
                 Command::Whoami(args) => whoami::run(&args, output),
                 Command::Logout(args) => logout::run(&args, output),
                 Command::Config(command) => config::run(command, output),

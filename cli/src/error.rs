@@ -1,8 +1,9 @@
 //! Every way to end: one exit code each, and one place where errors are shown with their remedy.
 
 use crate::{
-    api::ApiError, card::CardError, config::ConfigError, credential::CredentialError,
-    pin::PinError, proxy::ProxyError, submit::SubmitError, terminal::TerminalError,
+    api::ApiError, approval::ApprovalError, card::CardError, config::ConfigError,
+    credential::CredentialError, pin::PinError, proxy::ProxyError, submit::SubmitError,
+    terminal::TerminalError,
 };
 use touchstone_common::{
     attestation::AttestationError, certificate::CertificateError, claims::ClaimsError,
@@ -129,6 +130,9 @@ pub enum Error {
     /// The API server.
     #[error(transparent)]
     Api(#[from] ApiError),
+    /// An approval.
+    #[error(transparent)]
+    Approval(#[from] ApprovalError),
     /// Evidence that does not verify.
     #[error("the attestation does not verify: {0}")]
     Attestation(#[from] AttestationError),
@@ -230,6 +234,12 @@ impl Error {
             Self::Api(ApiError::Config(_)) | Self::Config(_) => Exit::Config,
             Self::Api(ApiError::NotYetValid { .. }) => Exit::ClockSkew,
             Self::Api(_) => Exit::Unreachable,
+            Self::Approval(error) => match error {
+                ApprovalError::Decided { .. } | ApprovalError::Declined | ApprovalError::Own(_) => {
+                    Exit::Other
+                }
+                ApprovalError::Refused { .. } => Exit::Verification,
+            },
             Self::Attestation(_) | Self::Certificate(_) => Exit::Verification,
             Self::Card(error) => match error {
                 CardError::ManagementKeyRefused
@@ -281,6 +291,7 @@ impl Error {
     pub fn remedy(&self) -> Option<String> {
         match self {
             Self::Api(error) => error.remedy(),
+            Self::Approval(error) => error.remedy(),
             Self::Attestation(_) => Some(
                 "for a test YubiKey, name its root with --attestation-root FILE; a real one chains to Yubico's roots without"
                     .to_owned(),

@@ -5,6 +5,7 @@
 //! happen and shown at one place, with their remedy ([`error`], [`output`]).
 
 pub mod api;
+pub mod approval;
 pub mod args;
 pub mod card;
 pub mod command;

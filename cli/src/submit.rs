@@ -6,9 +6,12 @@ use crate::{
     output::printable,
 };
 use futures::{StreamExt as _, TryStreamExt as _};
+use jiff::Timestamp;
 use k8s_openapi::{
     ByteString,
-    api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestSpec},
+    api::certificates::v1::{
+        CertificateSigningRequest, CertificateSigningRequestSpec, CertificateSigningRequestStatus,
+    },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{
@@ -16,7 +19,11 @@ use kube::{
     api::{PostParams, WatchEvent, WatchParams},
 };
 use std::{pin::pin, time::Duration};
-use touchstone_common::{csr::WAITING_FOR_ANNOTATION, name::UserName, ttl::Ttl};
+use touchstone_common::{
+    csr::{POLICY_APPROVED, WAITING_FOR_ANNOTATION, WAITS_UNTIL_ANNOTATION},
+    name::UserName,
+    ttl::Ttl,
+};
 
 /// How soon a request that cannot be watched is read again; each pause is twice as long as the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -158,7 +165,7 @@ fn generate_name(user: &UserName) -> String {
 }
 
 /// Whether the server's name for a request is one (RFC 1123 subdomain): it is shown, and becomes part of a URL.
-fn is_object_name(name: &str) -> bool {
+pub(crate) fn is_object_name(name: &str) -> bool {
     let alphanumeric = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     name.len() <= 253
         && name.as_bytes().first().is_some_and(alphanumeric)
@@ -183,17 +190,27 @@ pub enum State {
     /// Not decided.
     Undecided,
     /// Not decided, and what the signer waits for.
-    Waiting(String),
+    Waiting {
+        /// In its words.
+        what: String,
+        /// Until when.
+        until: Option<Timestamp>,
+    },
 }
 
 /// Reads a request's status. A denial counts whatever stands beside it.
 #[must_use]
 pub fn state(request: &CertificateSigningRequest) -> State {
     let undecided = || {
-        let annotations = request.metadata.annotations.as_ref();
-        annotations
-            .and_then(|annotations| annotations.get(WAITING_FOR_ANNOTATION))
-            .map_or(State::Undecided, |words| State::Waiting(printable(words)))
+        let annotation =
+            |key: &str| -> Option<&String> { request.metadata.annotations.as_ref()?.get(key) };
+        match annotation(WAITING_FOR_ANNOTATION) {
+            None => State::Undecided,
+            Some(words) => State::Waiting {
+                what: printable(words.strip_prefix("waiting for ").unwrap_or(words)),
+                until: annotation(WAITS_UNTIL_ANNOTATION).and_then(|text| text.parse().ok()),
+            },
+        }
     };
     let Some(status) = &request.status else {
         return undecided();
@@ -224,9 +241,19 @@ pub fn state(request: &CertificateSigningRequest) -> State {
     }
     match (&status.certificate, condition("Approved")) {
         (Some(ByteString(chain)), _) if !chain.is_empty() => State::Issued(chain.clone()),
-        (_, Some(why)) => State::Approved(why),
+        // Approved by someone whom the API did not record: the signer goes on waiting, if it waits.
+        (_, Some(why)) => match undecided() {
+            waiting @ State::Waiting { .. } if !is_approved_by_policy(status) => waiting,
+            _ => State::Approved(why),
+        },
         (_, None) => undecided(),
     }
+}
+
+fn is_approved_by_policy(status: &CertificateSigningRequestStatus) -> bool {
+    status.conditions.iter().flatten().any(|condition| {
+        condition.type_ == "Approved" && condition.reason.as_deref() == Some(POLICY_APPROVED)
+    })
 }
 
 /// Waits until a request is answered: the chain, PEM.
@@ -402,10 +429,10 @@ impl Watching<'_> {
             State::Approved(why) if state != self.announced => {
                 (self.progress)(&format!("Approved: {why}. Waiting for the signature."));
             }
-            State::Waiting(what) if state != self.announced => {
-                (self.progress)(&format!("Waiting: {what}"));
+            State::Waiting { what, until } if state != self.announced => {
+                (self.progress)(&waiting(what, *until, Timestamp::now()));
             }
-            State::Approved(_) | State::Undecided | State::Waiting(_) => {}
+            State::Approved(_) | State::Undecided | State::Waiting { .. } => {}
         }
         self.announced = state;
         Ok(None)
@@ -416,6 +443,16 @@ impl Watching<'_> {
             name: self.submitted.name.clone(),
         }
         .into()
+    }
+}
+
+/// `Waiting for 1 approval from team sre; 12 min left`.
+fn waiting(what: &str, until: Option<Timestamp>, now: Timestamp) -> String {
+    let left = until.map(|until| until.duration_since(now).as_secs());
+    match left {
+        None => format!("Waiting for {what}"),
+        Some(seconds @ 120..) => format!("Waiting for {what}; {} min left", seconds / 60),
+        Some(seconds) => format!("Waiting for {what}; {} s left", seconds.max(0)),
     }
 }
 

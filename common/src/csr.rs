@@ -20,6 +20,8 @@ mod read;
 pub const WAITING_FOR_ANNOTATION: &str = "touchstone.dev/waiting-for";
 /// The annotation in which a signer says until when a pending request waits, in RFC 3339: for people, as above.
 pub const WAITS_UNTIL_ANNOTATION: &str = "touchstone.dev/waits-until";
+/// The reason of the condition Approved where the signer added it.
+pub const POLICY_APPROVED: &str = "PolicyApproved";
 /// The most bytes a request may have, as DER and as PEM.
 pub const MAX_CSR_BYTES: usize = 16 * 1024;
 

@@ -298,7 +298,7 @@ fn a_manual_rule_waits_and_a_bare_kubernetes_approval_counts_for_nothing() {
     let setting = Setting::new();
     let mut login = setting.engineer.login_command(MANUAL);
     let ran = Ran::of(login.args(["--timeout", "3s"]));
-    ran.failed(WAITING, &["Waiting: ", "billing", "--resume"]);
+    ran.failed(WAITING, &["Waiting for ", "billing", "--resume"]);
     let names = setting.cluster.kubectl_ok(["get", "csr", "-o", "name"]);
     let name = names.lines().next().expect("the request").to_owned();
     setting.cluster.kubectl_ok([

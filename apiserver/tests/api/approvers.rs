@@ -48,7 +48,7 @@ async fn a_pass_lists_what_waits_for_the_signer_and_nothing_else() {
             .collect()
     };
     let answer = nobody.ask("GET", REQUESTS, &[PASS], "").await;
-    assert_eq!(listed(answer), [name.clone()]);
+    assert_eq!(listed(answer), [name.as_str()]);
     let path = format!("{REQUESTS}/{name}");
     assert_eq!(nobody.ask("GET", &path, &[PASS], "").await.code, 200);
     let watch = format!("{REQUESTS}?watch=1&timeoutSeconds=1");

@@ -527,7 +527,7 @@ fn whole_second(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
-fn random() -> Result<[u8; 32], Error> {
+pub(super) fn random() -> Result<[u8; 32], Error> {
     let mut bytes = [0u8; 32];
     getrandom::fill(&mut bytes).map_err(|_| Error::Random)?;
     Ok(bytes)

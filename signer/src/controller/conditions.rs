@@ -8,6 +8,7 @@ use k8s_openapi::{
     api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition},
     apimachinery::pkg::apis::meta::v1::Time,
 };
+use touchstone_common::csr::POLICY_APPROVED;
 
 /// The most bytes of a message that are kept: it is read by people, in a terminal.
 const MAX_MESSAGE_BYTES: usize = 4096;
@@ -29,9 +30,6 @@ impl Kind {
         }
     }
 }
-
-/// The reason of the condition Approved when this signer adds it.
-pub(super) const POLICY_APPROVED: &str = "PolicyApproved";
 
 /// How far a request is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,7 +21,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use touchstone_common::certificate::SerialNumber;
+use touchstone_common::{certificate::SerialNumber, csr::POLICY_APPROVED};
 
 /// What is to happen with a request next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,7 +161,7 @@ impl Context {
             conditions::add(
                 &mut subject.request,
                 Kind::Approved,
-                conditions::POLICY_APPROVED,
+                POLICY_APPROVED,
                 &message,
                 now,
             );
@@ -183,8 +183,7 @@ impl Context {
         }
         // Delivered. What follows is the record; a crash here is made good by `settle_certified`.
         self.metrics.issued_in(started.elapsed());
-        self.metrics
-            .ended(Ending::Issued, conditions::POLICY_APPROVED);
+        self.metrics.ended(Ending::Issued, POLICY_APPROVED);
         let event = Event::Issued {
             request: subject.reference(),
             grant: grant_name.clone(),

@@ -15,7 +15,7 @@ const PEOPLE: &[(&str, &str)] = &[
     ("admin", "system:masters"),
     ("touchstone-signer", "signers"),
     ("alice@example.com", "engineers"),
-    ("bob@example.com", "engineers"),
+    ("bob@example.com", "engineers,touchstone-approvers"),
     ("mallory@example.com", "engineers"),
 ];
 
@@ -80,6 +80,12 @@ pub(super) fn start(assets: &Path, dir: TempDir, policy: PathBuf, setup: Setup) 
         dir.path(),
         "rbac.yaml",
         include_str!("../../../deploy/rbac.yaml"),
+    );
+    apply(
+        &files.admin_kubeconfig,
+        dir.path(),
+        "approvers.yaml",
+        include_str!("../../../deploy/approvers.yaml"),
     );
     let crd = signer_program().arg("crd").output().expect("print the CRD");
     apply(
