@@ -183,6 +183,8 @@ proptest! {
         let long = evaluation.long(&policy, &facts).to_string();
         prop_assert_eq!(long.lines().next(), first.lines().next());
         for (i, outcome) in evaluation.outcomes.iter().enumerate() {
+            let speaks = (0..request.groups.len()).any(|group| outcome.speaks_of(group));
+            prop_assert!(speaks || !outcome.applies());
             let line = format!("  r{i} ({}): {}\n", all[i].decision, if outcome.applies() { "applies" } else { "does not apply" });
             prop_assert!(long.contains(&line), "{}\n{}", line, long);
         }
