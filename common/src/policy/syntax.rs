@@ -98,7 +98,12 @@ fn message(error: &Error, document: &str) -> String {
         | Error::AliasReplayStackDepthExceeded { .. }
         | Error::Budget { .. } => format!("the file is too large or too deep: {}", plain(error)),
         Error::AliasError { error, .. } => message(error, document),
-        other => plain(other),
+        other => match plain(other) {
+            text if text.starts_with("tabs disallowed") => {
+                "a tab stands here; YAML is indented with spaces".to_owned()
+            }
+            text => text,
+        },
     }
 }
 
