@@ -293,7 +293,7 @@ impl Error {
             Self::Api(error) => error.remedy(),
             Self::Approval(error) => error.remedy(),
             Self::Attestation(_) => Some(
-                "for a test YubiKey, name its root with --attestation-root FILE; a real one chains to Yubico's roots without"
+                "for a test YubiKey, name its root: --attestation-root FILE here, or of touchstone config set-cluster; a real one chains to Yubico's roots without"
                     .to_owned(),
             ),
             Self::Card(error) => error.remedy(),

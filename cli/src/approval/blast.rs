@@ -82,37 +82,79 @@ impl Blast {
         }
     }
 
-    /// For people, a line each.
+    /// For people: what is grave first, a line each; the rest together where the verbs are the same.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
-        let mut lines: Vec<String> = self
-            .added
-            .iter()
-            .take(SHOWN)
-            .map(|access| {
-                let verbs: Vec<_> = access.verbs.iter().map(String::as_str).collect();
-                let mut line = format!("{} {}", verbs.join(","), access.on);
-                if let Some(name) = &access.name {
-                    line.push_str(&format!(" {name:?}"));
-                }
-                match &access.namespace {
-                    Some(namespace) => line.push_str(&format!(" in namespace {namespace}")),
-                    None => line.push_str(" everywhere"),
-                }
-                if let Some(by) = &access.by {
-                    line.push_str(&format!(" (by {by})"));
-                }
-                line
-            })
-            .collect();
-        if let Some(more @ 1..) = self.added.len().checked_sub(SHOWN) {
-            lines.push(format!("and {more} more"));
+        let (grave, rest): (Vec<_>, Vec<_>) =
+            self.added.iter().partition(|access| access.is_grave());
+        let mut together: BTreeMap<_, Vec<&Access>> = BTreeMap::new();
+        for access in rest {
+            let alike = (&access.namespace, &access.by, &access.name, &access.verbs);
+            together.entry(alike).or_default().push(access);
+        }
+        let grave = grave.into_iter().map(|access| vec![access]);
+        let all: Vec<_> = grave.chain(together.into_values()).collect();
+        let mut lines: Vec<String> = all.iter().take(SHOWN).map(|alike| line(alike)).collect();
+        let more: usize = all.iter().skip(SHOWN).map(Vec::len).sum();
+        if more > 0 {
+            lines.push(format!("and {more} more: --output json has all"));
         }
         if lines.is_empty() && self.source != Source::Unknown {
             lines.push("nothing that was found".to_owned());
         }
         lines.extend(self.note.clone());
         lines
+    }
+}
+
+/// Accesses that differ in nothing but what they are on.
+fn line(alike: &[&Access]) -> String {
+    let Some(first) = alike.first() else {
+        return String::new();
+    };
+    let verbs: Vec<_> = first.verbs.iter().map(String::as_str).collect();
+    let on: Vec<_> = alike.iter().map(|access| access.on.as_str()).collect();
+    let mut line = format!("{} {}", verbs.join(","), on.join(", "));
+    if let Some(name) = &first.name {
+        line.push_str(&format!(" {name:?}"));
+    }
+    match &first.namespace {
+        Some(namespace) => line.push_str(&format!(" in namespace {namespace}")),
+        None => line.push_str(" everywhere"),
+    }
+    if let Some(by) = &first.by {
+        line.push_str(&format!(" (by {by})"));
+    }
+    line
+}
+
+impl Access {
+    /// Whether it opens more than its name says: others' secrets, a shell, or further access. Kubernetes' documentation
+    /// names these under "RBAC Good Practices: privilege escalation risks".
+    fn is_grave(&self) -> bool {
+        const READS: [&str; 3] = ["get", "list", "watch"];
+        const VERBS: [&str; 6] = ["*", "approve", "bind", "escalate", "impersonate", "sign"];
+        const RESOURCES: [&str; 10] = [
+            "*",
+            "nodes/proxy",
+            "pods/attach",
+            "pods/ephemeralcontainers",
+            "pods/exec",
+            "pods/portforward",
+            "pods/proxy",
+            "secrets",
+            "serviceaccounts/token",
+            "services/proxy",
+        ];
+        self.verbs.iter().any(|verb| VERBS.contains(&verb.as_str()))
+            || RESOURCES.contains(&self.on.as_str())
+            || self.on.starts_with("*.")
+            || self.on.starts_with("certificatesigningrequests/")
+            || (self.on.ends_with(".rbac.authorization.k8s.io")
+                && self
+                    .verbs
+                    .iter()
+                    .any(|verb| !READS.contains(&verb.as_str())))
     }
 }
 
@@ -468,10 +510,64 @@ mod tests {
         assert_eq!(
             blast.lines(),
             [
-                "get,list pods everywhere (by RoleBinding a)",
                 "get pods/log everywhere (by RoleBinding a)",
+                "get,list pods everywhere (by RoleBinding a)",
             ]
         );
+    }
+
+    fn access(on: &str, verbs: &[&str]) -> Access {
+        Access {
+            namespace: Some("pay".to_owned()),
+            on: on.to_owned(),
+            name: None,
+            verbs: verbs.iter().map(|&verb| verb.to_owned()).collect(),
+            by: None,
+        }
+    }
+
+    #[test]
+    fn what_is_grave_stands_first_and_what_is_alike_is_one_line() {
+        let blast = Blast {
+            source: Source::Impersonation,
+            note: None,
+            added: vec![
+                access("configmaps", &["get", "list"]),
+                access("pods", &["get", "list"]),
+                access("pods/exec", &["create"]),
+                access("rolebindings.rbac.authorization.k8s.io", &["get"]),
+                access("roles.rbac.authorization.k8s.io", &["get", "update"]),
+                access("secrets", &["get", "list"]),
+                access("serviceaccounts", &["impersonate"]),
+            ],
+        };
+        assert_eq!(
+            blast.lines(),
+            [
+                "create pods/exec in namespace pay",
+                "get,update roles.rbac.authorization.k8s.io in namespace pay",
+                "get,list secrets in namespace pay",
+                "impersonate serviceaccounts in namespace pay",
+                "get rolebindings.rbac.authorization.k8s.io in namespace pay",
+                "get,list configmaps, pods in namespace pay",
+            ]
+        );
+    }
+
+    #[test]
+    fn however_much_it_is_what_is_grave_is_never_among_what_is_left_out() {
+        let mut added: Vec<_> = (0..2 * SHOWN)
+            .map(|number| access(&format!("a{number:02}"), &[&format!("v{number:02}")]))
+            .collect();
+        added.push(access("secrets", &["get"]));
+        let lines = Blast {
+            source: Source::Bindings,
+            note: None,
+            added,
+        }
+        .lines();
+        assert_eq!(lines.first().unwrap(), "get secrets in namespace pay");
+        assert_eq!(lines.last().unwrap(), "and 41 more: --output json has all");
     }
 
     #[test]
