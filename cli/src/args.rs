@@ -3,6 +3,7 @@
 use crate::{card::Algorithm, error::Exit};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use std::{
+    ffi::OsString,
     fmt::{self, Write as _},
     path::PathBuf,
     time::Duration,
@@ -69,6 +70,14 @@ pub enum Command {
     Whoami(Whoami),
     /// Forget a certificate
     Logout(Logout),
+    /// Let plain kubectl use the YubiKey: write the kubeconfig
+    Setup(Setup),
+    /// Run kubectl on a cluster, without changing your kubeconfig
+    Kubectl(Kubectl),
+    /// Run a program on a cluster, such as helm, k9s or stern, without changing your kubeconfig
+    Exec(Exec),
+    /// Find out what does not work, and what to do about it
+    Doctor(Doctor),
     /// Carry kubectl's requests to the API server, over TLS signed by the YubiKey
     Proxy(Proxy),
     /// Print a credential for kubectl, which runs this by itself; starts the proxy when none runs
@@ -80,6 +89,12 @@ pub enum Command {
     Completions {
         /// Which shell
         shell: clap_complete::Shell,
+    },
+    /// Write the manual pages
+    Man {
+        /// Into this folder, which must be there
+        #[arg(value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+        folder: PathBuf,
     },
 }
 
@@ -404,6 +419,96 @@ pub struct Logout {
     /// Writing.
     #[command(flatten)]
     pub management: ManagementArgs,
+}
+
+/// `setup`.
+#[derive(Debug, Args)]
+pub struct Setup {
+    /// A cluster, as `touchstone config list` names it; may be repeated; by default every one
+    #[arg(long, value_name = "NAME")]
+    pub cluster: Vec<String>,
+    /// The file to change; by default the one that kubectl would change
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub kubeconfig: Option<PathBuf>,
+    /// Show what would change, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Take the entries out again
+    #[arg(long, conflicts_with_all = ["context_name", "ttl", "namespace", "set_current", "port", "plugin"])]
+    pub remove: bool,
+    /// Name of the context, for one cluster; by default touchstone-NAME
+    #[arg(long, value_name = "CONTEXT")]
+    pub context_name: Option<String>,
+    /// Make it the current context
+    #[arg(long)]
+    pub set_current: bool,
+    /// The context's namespace
+    #[arg(long, value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+    /// How long a certificate shall live that kubectl asks for [default: 30m]
+    #[arg(long)]
+    pub ttl: Option<Ttl>,
+    /// The port of 127.0.0.1 that the cluster's proxy listens on from now on
+    #[arg(long, value_name = "N")]
+    pub port: Option<u16>,
+    /// Also link kubectl-touchstone into FOLDER, so that kubectl touchstone works; it must be on the PATH
+    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    pub plugin: Option<PathBuf>,
+}
+
+/// Where a program that is run shall find the cluster.
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// The cluster; may be left out when there is only one, or a certificate for only one
+    #[arg(long, value_name = "NAME")]
+    pub cluster: Option<String>,
+    /// The namespace, when nothing else is said
+    #[arg(long, value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+    /// How long a certificate shall live that is asked for
+    #[arg(long, default_value = "30m")]
+    pub ttl: Ttl,
+}
+
+/// `kubectl`.
+#[derive(Debug, Args)]
+pub struct Kubectl {
+    /// Where.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// kubectl's own arguments, behind --
+    #[arg(trailing_var_arg = true, value_name = "ARGS")]
+    pub arguments: Vec<OsString>,
+}
+
+/// `exec`.
+#[derive(Debug, Args)]
+pub struct Exec {
+    /// Where.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// The program and its arguments, behind --
+    #[arg(
+        trailing_var_arg = true,
+        required = true,
+        value_name = "COMMAND",
+        value_hint = ValueHint::CommandWithArguments
+    )]
+    pub command: Vec<OsString>,
+}
+
+/// `doctor`.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Only this cluster
+    #[arg(long, value_name = "NAME")]
+    pub cluster: Option<String>,
+    /// The slot your key is in, until a certificate says
+    #[arg(long, default_value = "9a")]
+    pub slot: Slot,
+    /// Which card.
+    #[command(flatten)]
+    pub card: CardArgs,
 }
 
 /// How long the proxy keeps the PIN.

@@ -5,9 +5,12 @@ mod approver;
 pub mod completions;
 pub mod config;
 pub mod credential;
+pub mod doctor;
+pub mod exec;
 pub mod key;
 pub mod login;
 pub mod logout;
+pub mod man;
 pub mod proxy;
 mod requests;
 pub mod setup;
@@ -42,6 +45,11 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         Command::Completions { shell } => completions::run(shell, output),
         // It has its own way to end.
         Command::Proxy(args) => proxy::run(args, output),
+        // They become another program.
+        Command::Kubectl(args) => exec::kubectl(&args),
+        Command::Exec(args) => exec::run(&args),
+        // It only looks.
+        Command::Doctor(args) => doctor::run(&args, output),
         command => {
             interrupt::install();
             match command {
@@ -49,8 +57,8 @@ pub fn run(cli: Cli) -> Result<(), Error> {
                 Command::Key(KeyCommand::Enrol(args)) => key::enrol(&args, output),
                 Command::Key(KeyCommand::Generate(args)) => key::generate::run(&args, output),
                 Command::Key(KeyCommand::List(args)) => key::list::run(&args, output),
-                Command::Key(KeyCommand::Setup(args)) => setup::run(&args, output),
-                Command::Key(KeyCommand::Unblock(args)) => setup::unblock(&args, output),
+                Command::Key(KeyCommand::Setup(args)) => key::setup::run(&args, output),
+                Command::Key(KeyCommand::Unblock(args)) => key::setup::unblock(&args, output),
                 Command::Login(args) => login::run(&args, output),
                 Command::Requests(args) => requests::run(&args, output),
                 Command::Approve(args) => approve::approve(&args, output),
@@ -59,7 +67,14 @@ pub fn run(cli: Cli) -> Result<(), Error> {
                 Command::Logout(args) => logout::run(&args, output),
                 Command::Config(command) => config::run(command, output),
                 Command::Credential(args) => credential::run(&args, output),
-                Command::Status(_) | Command::Completions { .. } | Command::Proxy(_) => Ok(()),
+                Command::Setup(args) => setup::run(&args, output),
+                Command::Man { folder } => man::run(&folder, output),
+                Command::Completions { .. }
+                | Command::Doctor(_)
+                | Command::Exec(_)
+                | Command::Kubectl(_)
+                | Command::Proxy(_)
+                | Command::Status(_) => Ok(()),
             }
         }
     }

@@ -2,8 +2,8 @@
 
 use crate::{
     api::ApiError, approval::ApprovalError, card::CardError, config::ConfigError,
-    credential::CredentialError, pin::PinError, proxy::ProxyError, submit::SubmitError,
-    terminal::TerminalError,
+    credential::CredentialError, kubeconfig::file::KubeconfigError, pin::PinError,
+    proxy::ProxyError, submit::SubmitError, terminal::TerminalError,
 };
 use touchstone_common::{
     attestation::AttestationError, certificate::CertificateError, claims::ClaimsError,
@@ -48,6 +48,10 @@ pub enum Exit {
     NotLoggedIn = 15,
     /// The local proxy.
     Proxy = 16,
+    /// `touchstone doctor` found what does not work.
+    Unhealthy = 17,
+    /// A program to be run is not there.
+    NoProgram = 127,
     /// Ctrl-C.
     Interrupted = 130,
     /// SIGTERM.
@@ -56,7 +60,7 @@ pub enum Exit {
 
 impl Exit {
     /// Every code, in order.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::Ok,
         Self::Other,
         Self::Usage,
@@ -74,6 +78,8 @@ impl Exit {
         Self::Failed,
         Self::NotLoggedIn,
         Self::Proxy,
+        Self::Unhealthy,
+        Self::NoProgram,
         Self::Interrupted,
         Self::Terminated,
     ];
@@ -118,6 +124,8 @@ impl Exit {
             Self::Failed => "the request was approved, but the signer failed",
             Self::NotLoggedIn => "there is no certificate, or it has ended",
             Self::Proxy => "the local proxy cannot be started or reached",
+            Self::Unhealthy => "touchstone doctor found something that does not work",
+            Self::NoProgram => "the program to be run is not there or cannot be started",
             Self::Interrupted => "interrupted (Ctrl-C)",
             Self::Terminated => "terminated (SIGTERM)",
         }
@@ -186,6 +194,9 @@ pub enum Error {
     /// A part of this program ended in the middle of its work.
     #[error("an internal task ended while {0}; this is a defect of touchstone")]
     TaskEnded(&'static str),
+    /// The kubeconfig.
+    #[error(transparent)]
+    Kubeconfig(#[from] KubeconfigError),
     /// A name on the command line or in a file.
     #[error("{what} {text:?} {source}")]
     Name {
@@ -205,6 +216,14 @@ pub enum Error {
     /// The local proxy.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
+    /// A program that cannot be started.
+    #[error("cannot run {program}: {source}")]
+    Run {
+        /// Which.
+        program: String,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A slot with a key.
     #[error("slot {slot} of YubiKey {serial} already holds {what}")]
     SlotOccupied {
@@ -221,6 +240,9 @@ pub enum Error {
     /// The terminal.
     #[error(transparent)]
     Terminal(#[from] TerminalError),
+    /// `touchstone doctor` found what does not work.
+    #[error("{} not work", if *.0 == 1 { "1 thing does".to_owned() } else { format!("{} things do", .0) })]
+    Unhealthy(usize),
     /// Options that do not fit together.
     #[error("{0}")]
     Usage(String),
@@ -231,7 +253,7 @@ impl Error {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Api(ApiError::Config(_)) | Self::Config(_) => Exit::Config,
+            Self::Api(ApiError::Config(_)) | Self::Config(_) | Self::Kubeconfig(_) => Exit::Config,
             Self::Api(ApiError::NotYetValid { .. }) => Exit::ClockSkew,
             Self::Api(_) => Exit::Unreachable,
             Self::Approval(error) => match error {
@@ -276,6 +298,8 @@ impl Error {
             Self::File { .. } | Self::TaskEnded(_) | Self::Output(_) | Self::Random => Exit::Other,
             Self::Pin(_) | Self::Terminal(_) => Exit::Pin,
             Self::Proxy(error) => error.exit(),
+            Self::Run { .. } => Exit::NoProgram,
+            Self::Unhealthy(_) => Exit::Unhealthy,
             Self::SlotOccupied { .. } => Exit::SlotOccupied,
             Self::Submit(error) => match error {
                 SubmitError::Denied { .. } => Exit::Denied,
@@ -305,6 +329,9 @@ impl Error {
                 Some("set the clock, for example: sudo timedatectl set-ntp true".to_owned())
             }
             Self::Config(error) => error.remedy(),
+            Self::Kubeconfig(error) => error.remedy(),
+            Self::Run { .. } => Some("install it, or put its folder on the PATH".to_owned()),
+            Self::Unhealthy(_) => Some("do what stands beside each of them".to_owned()),
             Self::Credential(error) => error.remedy(),
             Self::FactorySecrets { serial, .. } => Some(format!(
                 "touchstone key setup --serial {serial}\nin a script: touchstone key setup --serial {serial} --new-pin-file FILE --new-puk-file FILE"

@@ -14,6 +14,7 @@ pub mod credential;
 pub mod error;
 pub mod file;
 pub mod interrupt;
+pub mod kubeconfig;
 pub mod logging;
 pub mod output;
 pub mod pin;
@@ -24,9 +25,9 @@ pub mod terminal;
 pub mod tls;
 pub mod touch;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, FromArgMatches as _};
 use error::Exit;
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, path::Path, process::ExitCode};
 
 /// A PIN must not end in a core file. Where the limit cannot be lowered, one is no worse off than before.
 fn keep_no_core() {
@@ -38,11 +39,24 @@ fn keep_no_core() {
     let _ = setrlimit(Resource::Core, none);
 }
 
+/// Reads the command line. As `kubectl-touchstone` the program is what kubectl runs for `kubectl touchstone`, and its help
+/// says so.
+fn parse(arguments: Vec<OsString>) -> Result<args::Cli, clap::Error> {
+    let own_name = arguments.first().map(Path::new).and_then(Path::file_name);
+    let command = match own_name {
+        Some(name) if name == "kubectl-touchstone" => {
+            args::Cli::command().bin_name("kubectl touchstone")
+        }
+        _ => args::Cli::command(),
+    };
+    args::Cli::from_arg_matches(&command.try_get_matches_from(arguments)?)
+}
+
 /// Runs the command line and says how it ended.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     logging::install();
     keep_no_core();
-    let exit = match args::Cli::try_parse_from(arguments) {
+    let exit = match parse(arguments.into_iter().collect()) {
         Ok(cli) => match command::run(cli) {
             Ok(()) => Exit::Ok,
             Err(error) => {

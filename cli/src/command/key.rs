@@ -1,7 +1,8 @@
-//! `touchstone key attest` and `enrol`; [`generate`] and [`list`] have their own files.
+//! `touchstone key attest` and `enrol`; [`generate`], [`list`] and [`setup`] have their own files.
 
 pub mod generate;
 pub mod list;
+pub mod setup;
 
 use super::{open, roots};
 use crate::{
@@ -27,7 +28,7 @@ use touchstone_common::{
 const NAME_TO_FILL_IN: &str = "you@example.com";
 
 /// What the card says in proof of the key in a slot.
-pub(super) fn evidence(card: &mut dyn Card, slot: Slot) -> Result<Evidence, CardError> {
+pub(in crate::command) fn evidence(card: &mut dyn Card, slot: Slot) -> Result<Evidence, CardError> {
     Ok(Evidence {
         slot_certificate: card.attest(slot.into())?,
         intermediates: vec![card.attestation_certificate()?],

@@ -534,7 +534,7 @@ pub(super) fn random() -> Result<[u8; 32], Error> {
 }
 
 /// One worker: it asks the server while the card is busy.
-pub(super) fn runtime() -> Result<Runtime, Error> {
+pub(in crate::command) fn runtime() -> Result<Runtime, Error> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()

@@ -1,6 +1,6 @@
 //! `touchstone logout`: forgets; it cannot revoke.
 
-use super::{management_access, open, status, verified_pin};
+use super::{exec, management_access, open, status, verified_pin};
 use crate::{
     args::Logout,
     card::{KeySlot, signer},
@@ -8,9 +8,11 @@ use crate::{
     error::Error,
     interrupt,
     output::Output,
+    proxy::{control, place::Place},
 };
 use jiff::Timestamp;
 use serde::Serialize;
+use std::fs;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -19,18 +21,38 @@ struct Forgotten {
     user: String,
     not_after: Timestamp,
     still_valid: bool,
+    proxy_stopped: bool,
 }
 
 /// `touchstone logout`.
 pub(super) fn run(args: &Logout, output: Output) -> Result<(), Error> {
     let store = Store::open()?;
+    // The proxies first: they would go on with the certificates that they have in memory.
+    let asked = match &args.cluster {
+        Some(cluster) if is_plain(cluster) => vec![cluster.clone()],
+        Some(_) => Vec::new(),
+        None if args.all => clusters_with_a_proxy(&store),
+        None => Vec::new(),
+    };
+    let mut ended = Vec::new();
+    for cluster in asked {
+        if stop_proxy(&store, &cluster, output)? {
+            ended.push(cluster);
+        }
+    }
     let credentials = match &args.cluster {
-        Some(_) => vec![the_one(&store, args.cluster.as_deref())?],
+        Some(cluster) => match the_one(&store, Some(cluster)) {
+            Err(Error::Credential(CredentialError::None { .. })) if !ended.is_empty() => Vec::new(),
+            other => vec![other?],
+        },
         None if args.all => store.credentials()?,
         None => vec![the_one(&store, None)?],
     };
+    exec::sweep(Place::new(&store, "").folder());
     let mut forgotten = Vec::new();
     for credential in credentials {
+        let proxy_stopped =
+            ended.contains(&credential.cluster) || stop_proxy(&store, &credential.cluster, output)?;
         // The card first: it may want a PIN, and what the files say of it is needed to try again.
         if args.clear_card {
             clear_card(&credential, args, output)?;
@@ -38,6 +60,7 @@ pub(super) fn run(args: &Logout, output: Output) -> Result<(), Error> {
         store.forget(&credential.cluster)?;
         forgotten.push(Forgotten {
             still_valid: Timestamp::now() <= credential.not_after,
+            proxy_stopped,
             cluster: credential.cluster,
             user: credential.user,
             not_after: credential.not_after,
@@ -58,6 +81,32 @@ pub(super) fn run(args: &Logout, output: Output) -> Result<(), Error> {
             })
             .collect()
     })
+}
+
+/// Ends a cluster's proxy, and with it every stream, the PIN and the loopback key in its memory. Whether one ran.
+fn stop_proxy(store: &Store, cluster: &str, output: Output) -> Result<bool, Error> {
+    let stopped = control::stop(store, cluster)?;
+    if stopped {
+        output.progress(&format!("The proxy of {cluster} has ended."));
+    }
+    Ok(stopped)
+}
+
+/// A name that leads to no other folder.
+fn is_plain(cluster: &str) -> bool {
+    !cluster.contains('/') && !cluster.starts_with('.')
+}
+
+/// The clusters that a socket stands for, with a certificate or without.
+fn clusters_with_a_proxy(store: &Store) -> Vec<String> {
+    fs::read_dir(Place::new(store, "").folder())
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter_map(|name| Some(name.strip_suffix(".sock")?.to_owned()))
+        .filter(|name| is_plain(name))
+        .collect()
 }
 
 /// The certificate of the named cluster, or the only one there is.

@@ -1,10 +1,11 @@
-//! `touchstone status`: reads files and the clock, nothing else.
+//! `touchstone status`: reads files and the clock, and asks the proxies that run.
 
 use crate::{
     args::Status,
     credential::{Credential, CredentialError, Store},
     error::Error,
     output::{Output, pairs},
+    proxy::control::{self, ProxyStatus},
 };
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use serde::Serialize;
@@ -27,6 +28,7 @@ struct Shown<'a> {
     slot: &'a str,
     request: &'a str,
     certificate_path: String,
+    proxy: Option<ProxyStatus>,
 }
 
 /// `touchstone status`.
@@ -83,6 +85,8 @@ fn show<'a>(credential: &'a Credential, store: &Store, now: Timestamp) -> Shown<
             .certificate_path(&credential.cluster)
             .display()
             .to_string(),
+        // None that answers counts as none: touchstone doctor says what is wrong with it.
+        proxy: control::status(store, &credential.cluster).unwrap_or_default(),
     }
 }
 
@@ -98,7 +102,7 @@ fn text(shown: &Shown<'_>, now: Timestamp) -> String {
     } else {
         format!("ended {end}")
     };
-    pairs(&[
+    let mut rows = vec![
         ("cluster", shown.cluster.to_owned()),
         ("user", shown.user.to_owned()),
         ("groups", shown.groups.join(", ")),
@@ -110,7 +114,24 @@ fn text(shown: &Shown<'_>, now: Timestamp) -> String {
             "key",
             format!("slot {} of YubiKey {}", shown.slot, shown.yubikey),
         ),
-    ])
+    ];
+    if let Some(proxy) = &shown.proxy {
+        rows.push(("proxy", format!("{}, process {}", proxy.listens, proxy.pid)));
+        rows.push(("carried", carried(proxy)));
+    }
+    pairs(&rows)
+}
+
+/// What went through a proxy.
+fn carried(proxy: &ProxyStatus) -> String {
+    format!(
+        "{} requests, {} bytes up, {} bytes down, {} open, {} signatures of the card",
+        proxy.requests,
+        proxy.bytes_sent,
+        proxy.bytes_received,
+        proxy.open_streams,
+        proxy.signatures
+    )
 }
 
 /// As people read it.
@@ -129,6 +150,6 @@ fn local_zone() -> TimeZone {
 }
 
 /// `29m 59s`.
-pub(super) fn span(seconds: i64) -> String {
+pub(in crate::command) fn span(seconds: i64) -> String {
     format!("{:#}", SignedDuration::from_secs(seconds))
 }

@@ -153,6 +153,14 @@ impl LocalEndpoint {
         Ok(Self { kept })
     }
 
+    /// Reads a cluster's; `None` where none was made yet.
+    ///
+    /// # Errors
+    /// When the file is another's work, or cannot be read.
+    pub fn kept(store: &Store, cluster: &str) -> Result<Option<Self>, LocalError> {
+        Ok(read(&store.path(cluster, FILE))?.map(|kept| Self { kept }))
+    }
+
     /// Where the proxy listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {

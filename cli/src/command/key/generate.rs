@@ -1,10 +1,10 @@
 //! `touchstone key generate`: never over a key without being told, never behind factory secrets.
 
-use super::{Enrolment, list};
+use super::{Enrolment, list, setup};
 use crate::{
     args::KeyGenerate,
     card::{Card, KeySlot, ManagementAccess, pin_policy_in_words, signer, touch_policy_in_words},
-    command::{management_access, open, setup, verified_pin},
+    command::{management_access, open, verified_pin},
     error::Error,
     interrupt,
     output::Output,
