@@ -7,6 +7,7 @@ pub mod bootstrap;
 pub mod endpoint;
 pub mod files;
 pub mod key;
+pub mod lifecycle;
 pub mod recognise;
 
 use crate::data_dir::DataDirError;
