@@ -505,11 +505,7 @@ impl Ca {
 
     /// Whether a leaf of it can be alive.
     fn may_have_living_leaves(&self, now: Timestamp, keep: Length) -> bool {
-        let bounded = self.leaves_end.is_some_and(|end| now <= after(end, keep));
-        let lives = self
-            .lifetime
-            .is_some_and(|lifetime| now <= lifetime.not_after);
-        bounded && lives
+        self.leaves_end.is_some_and(|end| now <= after(end, keep))
     }
 }
 

@@ -131,9 +131,7 @@ impl Lifecycle {
         let retiring = retiring.filter(|_| self.active().is_some());
         retiring.filter_map(move |ca| {
             let of_leaves = after(ca.leaves_end?, settings.keep_after_last_leaf);
-            let last = of_leaves
-                .min(ca.lifetime?.not_after)
-                .max(self.steady_at(now));
+            let last = of_leaves.max(self.steady_at(now));
             let at = after(last, Length::seconds(1));
             Some(Due {
                 step: Step::Remove(ca.id),
