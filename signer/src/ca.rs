@@ -9,6 +9,8 @@ pub mod files;
 pub mod key;
 pub mod lifecycle;
 pub mod recognise;
+pub mod record;
+pub mod store;
 
 use crate::data_dir::DataDirError;
 use jiff::Timestamp;

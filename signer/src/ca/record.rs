@@ -1,0 +1,315 @@
+//! The record of all issuing CAs of a cluster: their life cycle, certificates and keys, as one Secret holds them.
+//!
+//! It is bound to its cluster, and nothing in it is believed: each read checks that it is this cluster's, that moves lead
+//! to it, that keys, certificates and dates belong together, and that every certificate is signed by a root of the
+//! record or by itself. What fails a check is refused and stays as it is; nothing is ever made anew in its place.
+
+use super::{
+    key::{CaKey, CaKeyError, KeySource},
+    lifecycle::{CaId, Inconsistent, Lifecycle, State},
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use touchstone_common::certificate::{CaCertificate, CertificateError};
+use zeroize::Zeroizing;
+
+/// Which cluster a record belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Binding {
+    /// Its name, as the policy has it.
+    pub cluster: String,
+    /// The UID of its `kube-system` namespace.
+    pub uid: String,
+}
+
+/// A checked record.
+#[derive(Clone, Debug)]
+pub struct Record {
+    binding: Binding,
+    lifecycle: Lifecycle,
+    roots: Vec<CaCertificate>,
+    material: BTreeMap<CaId, Material>,
+}
+
+/// What belongs to one CA beside its life cycle.
+#[derive(Clone, Debug, Default)]
+pub struct Material {
+    /// Its certificate, once it has one.
+    pub certificate: Option<CaCertificate>,
+    /// Where its key is; nothing once that is destroyed.
+    pub key: Option<KeySource>,
+    /// The request that the security team signs, PEM.
+    pub request: Option<String>,
+}
+
+/// Why a record is refused. Each message completes "failed to …".
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// A certificate in it.
+    #[error("use the CA's record: the certificate of {0}")]
+    Certificate(String, #[source] CertificateError),
+    /// There is nothing in it.
+    #[error("use the CA's record: it is empty")]
+    Empty,
+    /// It is another cluster's.
+    #[error(
+        "use the CA's record: it is the one of cluster {} ({}), and this is {} ({})",
+        found.cluster, found.uid, expected.cluster, expected.uid
+    )]
+    Foreign {
+        /// Whose it is.
+        found: Binding,
+        /// Whose it should be.
+        expected: Binding,
+    },
+    /// No moves lead to it.
+    #[error("use the CA's record")]
+    Inconsistent(#[from] Inconsistent),
+    /// A key of it cannot be opened.
+    #[error("open the key of {0}")]
+    Key(CaId, #[source] CaKeyError),
+    /// It cannot be read.
+    #[error("read the CA's record: it was cut off or changed")]
+    Malformed(#[source] serde_json::Error),
+    /// A CA has not what its state asks for.
+    #[error("use the CA's record: {0} has no {1}")]
+    Missing(CaId, &'static str),
+    /// Parts of two CAs.
+    #[error("use the CA's record: the {1} of {0} is not its own")]
+    Mixed(CaId, &'static str),
+    /// A certificate that no root of the record signed.
+    #[error("use the CA's record: no root in it signed the certificate of {0}")]
+    Unchained(CaId),
+}
+
+impl RecordError {
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Foreign { .. } => {
+                "restore this cluster's own Secret from a backup; another cluster's CA must not sign here".into()
+            }
+            Self::Key(_, error) => error.remedy(),
+            Self::Certificate(..)
+            | Self::Empty
+            | Self::Inconsistent(_)
+            | Self::Malformed(_)
+            | Self::Missing(..)
+            | Self::Mixed(..)
+            | Self::Unchained(_) => {
+                "restore the Secret from a backup: Touchstone never makes a part of it anew, since clients trust the \
+                 CAs that it lost"
+                    .into()
+            }
+        }
+    }
+}
+
+/// As the Secret has it.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WireRecord {
+    binding: Binding,
+    lifecycle: Lifecycle,
+    roots: Vec<String>,
+    cas: BTreeMap<CaId, WireMaterial>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WireMaterial {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    certificate: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<KeySource>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    request: Option<String>,
+}
+
+impl Record {
+    /// A record of a life cycle and what belongs to it.
+    ///
+    /// # Errors
+    /// When they do not belong together.
+    pub fn new(
+        binding: Binding,
+        lifecycle: Lifecycle,
+        roots: Vec<CaCertificate>,
+        material: BTreeMap<CaId, Material>,
+    ) -> Result<Self, RecordError> {
+        let record = Self {
+            binding,
+            lifecycle,
+            roots,
+            material,
+        };
+        record.check()?;
+        Ok(record)
+    }
+
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// When it is not whole, not consistent, or another cluster's.
+    pub fn from_json(json: &[u8], expected: &Binding) -> Result<Self, RecordError> {
+        if json.iter().all(u8::is_ascii_whitespace) {
+            return Err(RecordError::Empty);
+        }
+        let wire: WireRecord = serde_json::from_slice(json).map_err(RecordError::Malformed)?;
+        if &wire.binding != expected {
+            return Err(RecordError::Foreign {
+                found: wire.binding,
+                expected: expected.clone(),
+            });
+        }
+        let certificate = |of: String, pem: &str| {
+            CaCertificate::from_pem(pem.as_bytes())
+                .map_err(|error| RecordError::Certificate(of, error))
+        };
+        let roots = wire
+            .roots
+            .iter()
+            .map(|pem| certificate("a root".into(), pem))
+            .collect::<Result<_, _>>()?;
+        let mut material = BTreeMap::new();
+        for (id, one) in wire.cas {
+            let certificate = one
+                .certificate
+                .map(|pem| certificate(id.to_string(), &pem))
+                .transpose()?;
+            let one = Material {
+                certificate,
+                key: one.key,
+                request: one.request,
+            };
+            material.insert(id, one);
+        }
+        Self::new(wire.binding, wire.lifecycle, roots, material)
+    }
+
+    /// As the Secret keeps it. It holds private keys.
+    ///
+    /// # Errors
+    /// Never in practice: everything in it can be written.
+    pub fn to_json(&self) -> Result<Zeroizing<Vec<u8>>, RecordError> {
+        let cas = self.material.iter().map(|(id, one)| {
+            let wire = WireMaterial {
+                certificate: one.certificate.as_ref().map(CaCertificate::to_pem),
+                key: one.key.clone(),
+                request: one.request.clone(),
+            };
+            (*id, wire)
+        });
+        let wire = WireRecord {
+            binding: self.binding.clone(),
+            lifecycle: self.lifecycle.clone(),
+            roots: self.roots.iter().map(CaCertificate::to_pem).collect(),
+            cas: cas.collect(),
+        };
+        serde_json::to_vec(&wire)
+            .map(Zeroizing::new)
+            .map_err(RecordError::Malformed)
+    }
+
+    /// The life cycle.
+    #[must_use]
+    pub fn lifecycle(&self) -> &Lifecycle {
+        &self.lifecycle
+    }
+
+    /// The roots that issuing certificates chain to; none where issuing CAs sign themselves.
+    #[must_use]
+    pub fn roots(&self) -> &[CaCertificate] {
+        &self.roots
+    }
+
+    /// What belongs to a CA.
+    #[must_use]
+    pub fn material(&self, id: CaId) -> Option<&Material> {
+        self.material.get(&id)
+    }
+
+    /// Opens the key of a CA.
+    ///
+    /// # Errors
+    /// When it has none any more, cannot be opened, or is not the one of its certificate.
+    pub fn open_key(&self, id: CaId) -> Result<Box<dyn CaKey>, RecordError> {
+        let material = self
+            .material
+            .get(&id)
+            .ok_or(RecordError::Missing(id, "key"))?;
+        let source = material
+            .key
+            .as_ref()
+            .ok_or(RecordError::Missing(id, "key"))?;
+        let key = source.open().map_err(|error| RecordError::Key(id, error))?;
+        let is_other = |certificate: &CaCertificate| certificate.public_key() != key.public_key();
+        if material.certificate.as_ref().is_some_and(is_other) {
+            return Err(RecordError::Mixed(id, "key"));
+        }
+        Ok(key)
+    }
+
+    /// What `--client-ca-file` takes: every root, and every issuing CA that signed itself and is trusted.
+    #[must_use]
+    pub fn trust_bundle(&self) -> String {
+        let mut bundle: String = self.roots.iter().map(CaCertificate::to_pem).collect();
+        let trusted = self.lifecycle.cas().iter().filter(|ca| ca.is_trusted());
+        let certificates = trusted
+            .filter_map(|ca| self.material.get(&ca.id()))
+            .filter_map(|material| material.certificate.as_ref());
+        for certificate in certificates.filter(|certificate| certificate.is_self_signed()) {
+            bundle.push_str(&certificate.to_pem());
+        }
+        bundle
+    }
+
+    fn check(&self) -> Result<(), RecordError> {
+        self.lifecycle.check()?;
+        for ca in self.lifecycle.cas() {
+            let id = ca.id();
+            let material = self.material.get(&id);
+            let needs_key = ca.state() != State::Removed;
+            if needs_key && material.is_none_or(|material| material.key.is_none()) {
+                return Err(RecordError::Missing(id, "key"));
+            }
+            let certificate = material.and_then(|material| material.certificate.as_ref());
+            match (ca.lifetime(), certificate) {
+                (Some(lifetime), Some(certificate)) => {
+                    let validity = certificate.validity();
+                    if (lifetime.not_before, lifetime.not_after)
+                        != (validity.not_before, validity.not_after)
+                    {
+                        return Err(RecordError::Mixed(id, "certificate"));
+                    }
+                    self.check_chain(id, certificate)?;
+                }
+                (Some(_), None) if needs_key => {
+                    return Err(RecordError::Missing(id, "certificate"));
+                }
+                (None, Some(_)) => return Err(RecordError::Mixed(id, "certificate")),
+                (Some(_) | None, None) => {}
+            }
+        }
+        let foreign = self
+            .material
+            .keys()
+            .find(|id| self.lifecycle.ca(**id).is_none());
+        foreign.map_or(Ok(()), |id| Err(RecordError::Mixed(*id, "place")))
+    }
+
+    fn check_chain(&self, id: CaId, certificate: &CaCertificate) -> Result<(), RecordError> {
+        let signed = |root: &CaCertificate| root.verify_signature_of(certificate.der()).is_ok();
+        // One that names itself as its issuer was verified when it was read.
+        if certificate.is_self_signed() || self.roots.iter().any(signed) {
+            Ok(())
+        } else {
+            Err(RecordError::Unchained(id))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
