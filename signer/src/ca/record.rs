@@ -149,6 +149,30 @@ impl Record {
         Ok(record)
     }
 
+    /// The same record after moves that need nothing new.
+    ///
+    /// # Errors
+    /// When they do: a CA's key or certificate is missing.
+    pub fn with_lifecycle(self, lifecycle: Lifecycle) -> Result<Self, RecordError> {
+        let Self {
+            binding,
+            roots,
+            mut material,
+            ..
+        } = self;
+        // A CA that is removed, or forgotten, has no key any more.
+        material.retain(|id, _| lifecycle.ca(*id).is_some());
+        for ca in lifecycle.cas() {
+            if ca.state() == State::Removed
+                && let Some(material) = material.get_mut(&ca.id())
+            {
+                material.key = None;
+                material.request = None;
+            }
+        }
+        Self::new(binding, lifecycle, roots, material)
+    }
+
     /// Reads a record.
     ///
     /// # Errors

@@ -150,7 +150,7 @@ impl Default for Settings {
 }
 
 /// Settings under which a quarter works out: checked once, then relied on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Settings", into = "Settings")]
 pub struct Schedule(Settings);
 
@@ -204,12 +204,6 @@ impl Schedule {
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.0
-    }
-}
-
-impl Default for Schedule {
-    fn default() -> Self {
-        Self(Settings::default())
     }
 }
 

@@ -435,6 +435,10 @@ fn search(first: World, bound: &Bound) -> usize {
 }
 
 #[test]
+#[expect(
+    clippy::print_stderr,
+    reason = "how far a search went is a part of what it says"
+)]
 fn no_interleaving_of_steps_crashes_and_clock_jumps_hurts_anyone() {
     let mut all = 0;
     for (clocks, root) in [

@@ -1,0 +1,227 @@
+//! The CA's record on a real API: two writers at once, and what becomes of it while no one looks.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that panics has failed"
+)]
+
+use jiff::Timestamp;
+use k8s_openapi::api::{
+    authentication::v1::UserInfo, certificates::v1::CertificateSigningRequestSpec, core::v1::Secret,
+};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, Patch, PatchParams},
+};
+use serde_json::json;
+use std::{collections::BTreeMap, sync::Arc};
+use tempfile::TempDir;
+use touchstone_apiserver::{
+    AnonymousCreate, ApiServer, Approvers, AttestedCreator, Config, PassHolder, Refusal, SIGNER,
+    SystemClock,
+};
+use touchstone_signer::{
+    ca::{
+        bootstrap,
+        key::KeySource,
+        lifecycle::{Asked, Event, Lifecycle, Lifetime, Root, Schedule},
+        record::{Binding, Material, Record, RecordError},
+        store::{Read, SECRET, Store, StoreError},
+    },
+    data_dir::DataDir,
+};
+
+const NAMESPACE: &str = "default";
+
+/// Nobody is let in without a credential.
+struct Nobody;
+
+impl AnonymousCreate for Nobody {
+    fn admit(&self, _: &CertificateSigningRequestSpec) -> Result<AttestedCreator, Refusal> {
+        Err(Refusal {
+            message: "nobody is let in".into(),
+        })
+    }
+}
+
+impl Approvers for Nobody {
+    fn admit(&self, _: &str, _: &str, _: &str) -> Result<(), Refusal> {
+        Err(Refusal {
+            message: "nobody approves".into(),
+        })
+    }
+
+    fn annotation(&self, _: &str) -> String {
+        String::new()
+    }
+
+    fn authenticate(&self, _: &str) -> Result<PassHolder, Refusal> {
+        Err(Refusal {
+            message: "nobody is let in".into(),
+        })
+    }
+
+    fn is_approver(&self, _: &str) -> bool {
+        false
+    }
+
+    fn signer_name(&self) -> &str {
+        "touchstone.dev/client"
+    }
+}
+
+struct World {
+    client: Client,
+    record: Record,
+    _api: ApiServer,
+    _data: DataDir,
+    _temp: TempDir,
+}
+
+fn binding() -> Binding {
+    Binding {
+        cluster: "prod".into(),
+        uid: "5a1d".into(),
+    }
+}
+
+/// An embedded API, and the record of a CA in a data directory, not yet written.
+fn world() -> World {
+    let temp = tempfile::tempdir().unwrap();
+    let data = DataDir::open(&temp.path().join("data")).unwrap();
+    let now = Timestamp::now();
+    let authority = bootstrap::open(&data, now).unwrap();
+    let certificate = authority.issuing().certificate().clone();
+    let validity = certificate.validity();
+    let lifetime = Lifetime {
+        not_before: validity.not_before,
+        not_after: validity.not_after,
+    };
+    let lifecycle = Lifecycle::adopt(Schedule::default(), Root::Own, lifetime, now);
+    let id = lifecycle.active().unwrap().id();
+    let material = Material {
+        certificate: Some(certificate),
+        key: Some(KeySource::File {
+            path: data.file("ca/issuing/key.pem"),
+        }),
+        request: None,
+    };
+    let roots = vec![authority.root().clone()];
+    let material = BTreeMap::from([(id, material)]);
+    let record = Record::new(binding(), lifecycle, roots, material).unwrap();
+    let api = ApiServer::open(Config {
+        database: data.file(bootstrap::DATABASE),
+        client_cas: Vec::new(),
+        anonymous: Arc::new(Nobody),
+        approvers: Arc::new(Nobody),
+        clock: Arc::new(SystemClock),
+    })
+    .unwrap();
+    let identity = UserInfo {
+        username: Some("touchstone-signer".into()),
+        groups: Some(vec![SIGNER.into()]),
+        ..UserInfo::default()
+    };
+    World {
+        client: api.client(identity, NAMESPACE),
+        record,
+        _api: api,
+        _data: data,
+        _temp: temp,
+    }
+}
+
+impl World {
+    fn store(&self) -> Store {
+        Store::new(self.client.clone(), NAMESPACE, binding())
+    }
+
+    fn secrets(&self) -> Api<Secret> {
+        Api::namespaced(self.client.clone(), NAMESPACE)
+    }
+
+    async fn put(&self, json: &str) {
+        use base64::{Engine as _, engine::general_purpose::STANDARD};
+        let patch = json!({ "data": { "record.json": STANDARD.encode(json) } });
+        self.secrets()
+            .patch(SECRET, &PatchParams::default(), &Patch::Merge(patch))
+            .await
+            .unwrap();
+    }
+}
+
+/// The same record after an operator's wish.
+fn asked(read: &Read) -> Record {
+    let mut lifecycle = read.record.lifecycle().clone();
+    lifecycle
+        .apply(Event::Asked(Asked::Step), Timestamp::now())
+        .unwrap();
+    read.record.clone().with_lifecycle(lifecycle).unwrap()
+}
+
+#[tokio::test]
+async fn of_two_writers_at_once_one_is_told_to_read_again_and_nothing_is_lost() {
+    let world = world();
+    let (one, other) = (world.store(), world.store());
+    assert!(one.load().await.unwrap().is_none());
+    let (first, second) = tokio::join!(one.create(&world.record), other.create(&world.record));
+    assert_eq!(
+        [&first, &second].iter().filter(|made| made.is_ok()).count(),
+        1,
+        "{first:?} {second:?}"
+    );
+    for _ in 0..20 {
+        let read = one.load().await.unwrap().unwrap();
+        let same = other.load().await.unwrap().unwrap();
+        let record = asked(&read);
+        let (a, b) = tokio::join!(one.replace(&read, &record), other.replace(&same, &record));
+        let lost: Vec<_> = [a, b].into_iter().filter_map(Result::err).collect();
+        assert!(
+            matches!(lost.as_slice(), [StoreError::Conflict]),
+            "{lost:?}"
+        );
+    }
+    let read = one.load().await.unwrap().unwrap();
+    let id = read.record.lifecycle().active().unwrap().id();
+    read.record.open_key(id).unwrap();
+}
+
+#[tokio::test]
+async fn a_record_that_was_emptied_cut_off_or_taken_away_is_refused_and_not_made_anew() {
+    let world = world();
+    let store = world.store();
+    let read = store.create(&world.record).await.unwrap();
+    let json = String::from_utf8(world.record.to_json().unwrap().to_vec()).unwrap();
+    world.put("").await;
+    let error = store.load().await.unwrap_err();
+    assert!(
+        matches!(error, StoreError::Record(RecordError::Empty)),
+        "{error}"
+    );
+    world.put(json.get(..json.len() / 2).unwrap()).await;
+    let error = store.load().await.unwrap_err();
+    assert!(
+        matches!(error, StoreError::Record(RecordError::Malformed(_))),
+        "{error}"
+    );
+    world.put(&json.replace("\"prod\"", "\"test\"")).await;
+    let error = store.load().await.unwrap_err();
+    assert!(
+        matches!(error, StoreError::Record(RecordError::Foreign { .. })),
+        "{error}"
+    );
+    assert!(error.remedy().contains("backup"), "{}", error.remedy());
+    world
+        .secrets()
+        .delete(SECRET, &DeleteParams::default())
+        .await
+        .unwrap();
+    let error = store.replace(&read, &asked(&read)).await.unwrap_err();
+    assert!(
+        matches!(error, StoreError::Gone | StoreError::Conflict),
+        "{error}"
+    );
+    assert!(store.load().await.unwrap().is_none());
+}
