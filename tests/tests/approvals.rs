@@ -12,6 +12,7 @@ use touchstone_tests::{
     engineer::{Engineer, Ran},
     pcscd::Options,
     policy::{MANUAL, policy},
+    pty::Session,
 };
 
 const ALICE: &str = "alice@example.com";
@@ -444,4 +445,36 @@ fn an_approver_writes_statements_to_a_request_and_nothing_else() {
         !mallory.status.success(),
         "without the role, nothing is written"
     );
+}
+
+#[test]
+fn an_approver_is_shown_what_is_asked_and_a_no_on_the_terminal_signs_nothing() {
+    let setting = Setting::new();
+    let name = setting.ask(&[MANUAL]);
+    let pin = setting.bob.path_text("pin");
+    let approve = || {
+        let command = setting
+            .bob
+            .touchstone(["approve", &name, "--pin-file", &pin]);
+        let mut session = Session::start(&command);
+        session.wait_for("would open:");
+        session.wait_for("Approve this with your YubiKey? [y/N] ");
+        session
+    };
+    let mut session = approve();
+    session.type_line("n");
+    session
+        .end()
+        .with(OTHER, &[ALICE, MANUAL, "nothing was signed"]);
+    let request = setting.request(&name);
+    assert!(
+        !request["metadata"]["annotations"]
+            .to_string()
+            .contains("approval.touchstone.dev/"),
+        "{request}"
+    );
+    let mut session = approve();
+    session.type_line("y");
+    session.end().with(0, &["approved:", "counts until:"]);
+    setting.resume("60s").succeeded();
 }

@@ -75,6 +75,13 @@ pub struct Access {
 }
 
 impl Blast {
+    /// Of an API that knows no roles: the groups mean what the clusters make of them that trust its CA.
+    #[must_use]
+    pub fn elsewhere() -> Self {
+        let note = "could not tell: this API knows no roles; the groups open what your clusters bind them to";
+        Self::unknown(note.to_owned())
+    }
+
     fn unknown(note: String) -> Self {
         Self {
             note: Some(note),

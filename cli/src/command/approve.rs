@@ -10,6 +10,7 @@ use crate::{
         blast::{self, Blast},
     },
     args::{Approve, Deny, Verdict},
+    config::Reach,
     error::Error,
     output::{Output, one_line, pairs},
     submit,
@@ -91,8 +92,12 @@ fn say(args: &Verdict, comment: &str, decision: Decision, output: Output) -> Res
     let now = Timestamp::now();
     let roots = super::roots(&[], cluster.attestation_roots())?;
     let attested = approval::attested(request, &roots, now)?;
-    let blast = approver
-        .wait_for(async { Ok(blast::of(connection, request.user(), request.groups()).await) })?;
+    let blast = match cluster.reach() {
+        Reach::Server { .. } => Blast::elsewhere(),
+        Reach::Kubeconfig { .. } => approver.wait_for(async {
+            Ok(blast::of(connection, request.user(), request.groups()).await)
+        })?,
+    };
 
     let shown = sheet(&waiting, request, attested.as_ref(), &blast, now);
     if args.yes {
@@ -221,7 +226,7 @@ fn sheet(
         ),
     ];
     rows.extend(blast.lines().into_iter().enumerate().map(|(number, line)| {
-        let name = if number == 0 { "would open" } else { "" };
+        let name = if number == 0 { "would open" } else { "and" };
         (name, line)
     }));
     pairs(&rows)
