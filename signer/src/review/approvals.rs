@@ -245,7 +245,9 @@ fn verify(
         evidence,
         now,
     )?;
-    if requester.has_enrolled(by, &signed.public_key().spki_sha256()) {
+    // Any key in the requester's YubiKey is in the requester's hand, whoever it is enrolled for.
+    let in_their_yubikey = requester.serials().any(|serial| Some(serial) == by);
+    if in_their_yubikey || requester.has_enrolled(by, &signed.public_key().spki_sha256()) {
         return Err(format!("{approver} signed with a key of the requester"));
     }
     Ok(Verified {
