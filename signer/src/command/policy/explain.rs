@@ -36,7 +36,8 @@ pub struct Explain {
     /// A group that Kubernetes knows the creator in
     #[arg(long, value_name = "KUBERNETES_GROUP")]
     user_group: Vec<String>,
-    /// When it is judged, such as 2026-07-01T10:00:00Z [default: when it was created or signed; now for a described one]
+    /// When it is judged, such as 2026-07-01T10:00:00Z [default: when it was signed; an object that is decided: when it was
+    /// created; one that waits, and a described request: now]
     #[arg(long, value_name = "TIME")]
     at: Option<Timestamp>,
     /// A root that attestations may end in beside Yubico's, PEM
@@ -80,12 +81,18 @@ impl Explain {
                 if !self.user_group.is_empty() {
                     submission.groups = &self.user_group;
                 }
-                self.submitted(&submission, snapshot)?
+                // What waits is judged by what is on it now.
+                let status = object.status.as_ref();
+                let waits = status.is_none_or(|status| status.conditions.is_none());
+                let at = if waits { None } else { submission.created_at };
+                self.submitted(&submission, at.unwrap_or_else(Timestamp::now), snapshot)?
             }
             Given::Pem(pem) => {
                 // What is missing around the request is taken as the CLI would have sent it.
                 let request = Request::from_pem(pem).ok();
-                let ttl = request.as_ref().map(|request| request.claims().ttl);
+                let claims = request.as_ref().map(Request::claims);
+                let ttl = claims.map(|claims| claims.ttl);
+                let signed_at = claims.map_or_else(Timestamp::now, |claims| claims.issued_at);
                 let named = request.map(|request| request.user().to_string());
                 let submission = Submission {
                     uid: "",
@@ -98,7 +105,7 @@ impl Explain {
                     created_at: None,
                     approvals: Approvals::default(),
                 };
-                self.submitted(&submission, snapshot)?
+                self.submitted(&submission, signed_at, snapshot)?
             }
         })
     }
@@ -106,15 +113,11 @@ impl Explain {
     fn submitted(
         &self,
         submission: &Submission<'_>,
+        at: Timestamp,
         snapshot: &Snapshot,
     ) -> Result<Explanation, Error> {
-        let signed_at = || {
-            let request = Request::from_pem(submission.request).ok()?;
-            Some(request.claims().issued_at)
-        };
-        let at = self.at.or(submission.created_at).or_else(signed_at);
         let cache = EvidenceCache::new(NonZeroUsize::MIN);
-        let at = at.unwrap_or_else(Timestamp::now);
+        let at = self.at.unwrap_or(at);
         Ok(review::explain(submission, snapshot, &cache, at)?)
     }
 }
@@ -288,8 +291,8 @@ mod tests {
         assert_eq!(reasons(&explain), ["UnknownUser"]);
         explain.at = Some("2026-07-05T00:00:00Z".parse().unwrap());
         assert_eq!(reasons(&explain), ["NotFresh", "UnknownUser"]);
-        // As Kubernetes keeps it: judged when it was created, by what stands around it.
-        explain.at = None;
+        // As Kubernetes keeps it: judged by what stands around it.
+        explain.at = Some("2026-07-04T20:00:00Z".parse().unwrap());
         let object = json!({
             "apiVersion": "certificates.k8s.io/v1",
             "kind": "CertificateSigningRequest",
