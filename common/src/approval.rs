@@ -1,7 +1,7 @@
 //! What an approver says of a request, signed by the key in their YubiKey.
 //!
 //! A [`Statement`] names one request so exactly that it is good for no other: its UID and the digest of what the
-//! engineer's card signed, and once more in words what the approver saw of it. It is written as a JWS ([`jws`]) onto the
+//! engineer's card signed, and once more in words what the approver saw of it. It is written as a JWS (`jws`) onto the
 //! request, as the annotation [`annotation_key`]. A [`Signed`] statement was read strictly and verifies under the key it
 //! carries; whether that key speaks for the approver, and whether the approver counts, is for the policy to say.
 //!
