@@ -87,7 +87,7 @@ fn exec_credential(credential: &LoopbackCredential) -> String {
     let version = match env::var("KUBERNETES_EXEC_INFO") {
         // client-go refuses an answer of another version than it asked in.
         Ok(info) if info.contains("client.authentication.k8s.io/v1beta1") => "v1beta1",
-        _ => "v1",
+        Ok(_) | Err(_) => "v1",
     };
     let answer = json!({
         "kind": "ExecCredential",
@@ -132,6 +132,8 @@ fn start(args: &Credential, store: &Store, cluster: &str) -> Result<Line, Error>
     if args.session.allow_impersonation {
         command.arg("--allow-impersonation");
     }
+    // A pipe that the proxy inherited would have its reader wait for as long as the proxy lives.
+    close_fds::set_fds_cloexec(3, &[]);
     let mut child = command
         // Not where it would keep a folder from being unmounted.
         .current_dir("/")

@@ -454,6 +454,32 @@ fn a_proxy_that_renews_asks_two_minutes_before_the_end_and_goes_on() {
 }
 
 #[test]
+fn a_proxy_in_the_background_keeps_no_pipe_of_the_shell_that_it_came_from() {
+    let setting = Setting::new();
+    let inner = plugin(&setting.engineer);
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", "exec 3>&1 && exec \"$@\" >/dev/null", "sh"])
+        .arg(inner.get_program())
+        .args(inner.get_args())
+        .env_clear()
+        .envs(
+            inner
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
+    // Reads until every holder of the pipe has gone: never, if the proxy is one.
+    let (done, ended) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        let _ = done.send(Ran::of(&mut shell));
+    });
+    ended
+        .recv_timeout(PATIENCE)
+        .expect("the pipe is closed")
+        .succeeded();
+}
+
+#[test]
 fn a_proxy_in_the_foreground_gives_a_kubeconfig_and_leaves_nothing_when_it_is_interrupted() {
     let setting = Setting::new();
     let pin = setting.engineer.path_text("pin");
