@@ -4,6 +4,7 @@
 //! the standalone's own server certificate and the administrator's.
 
 pub mod bootstrap;
+pub mod canary;
 pub mod endpoint;
 pub mod files;
 pub mod key;

@@ -7,7 +7,7 @@
     reason = "a test that panics has failed"
 )]
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{
     authentication::v1::UserInfo, certificates::v1::CertificateSigningRequestSpec, core::v1::Secret,
 };
@@ -19,12 +19,14 @@ use serde_json::json;
 use std::{collections::BTreeMap, sync::Arc};
 use tempfile::TempDir;
 use touchstone_apiserver::{
-    AnonymousCreate, ApiServer, Approvers, AttestedCreator, Config, PassHolder, Refusal, SIGNER,
-    SystemClock,
+    AnonymousCreate, ApiServer, Approvers, AttestedCreator, CaKind, ClientCa, Config, PassHolder,
+    Refusal, SIGNER, ServerTls, SystemClock,
 };
 use touchstone_signer::{
     ca::{
-        bootstrap,
+        Authority, bootstrap,
+        canary::{self, CanaryError},
+        endpoint,
         key::KeySource,
         lifecycle::{Asked, Event, Lifecycle, Lifetime, Root, Schedule},
         record::{Binding, Material, Record, RecordError},
@@ -75,8 +77,9 @@ impl Approvers for Nobody {
 struct World {
     client: Client,
     record: Record,
-    _api: ApiServer,
-    _data: DataDir,
+    authority: Authority,
+    api: ApiServer,
+    data: DataDir,
     _temp: TempDir,
 }
 
@@ -127,8 +130,9 @@ fn world() -> World {
     World {
         client: api.client(identity, NAMESPACE),
         record,
-        _api: api,
-        _data: data,
+        authority,
+        api,
+        data,
         _temp: temp,
     }
 }
@@ -224,4 +228,58 @@ async fn a_record_that_was_emptied_cut_off_or_taken_away_is_refused_and_not_made
         "{error}"
     );
     assert!(store.load().await.unwrap().is_none());
+}
+
+/// Those whose client certificates the API believes.
+fn believed(authority: &Authority) -> Vec<ClientCa> {
+    vec![ClientCa {
+        certificates_pem: authority.trust_bundle().into_bytes(),
+        kind: CaKind::Engineers,
+    }]
+}
+
+#[tokio::test]
+async fn a_canary_is_known_where_its_ca_is_trusted_and_the_clocks_agree_and_nowhere_else() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let (world, stranger) = (world(), world());
+    let now = Timestamp::now();
+    let names = endpoint::ServerNames::new(None, &[]);
+    let server = endpoint::server(&world.data, &names, now).unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let mut config = kube::Config::new(url.parse().unwrap());
+    let server_ca = pem::parse(&server.ca_pem).unwrap();
+    config.root_cert = Some(vec![server_ca.into_contents()]);
+    let tls = ServerTls {
+        certificate_chain_pem: server.certificate_pem.into_bytes(),
+        private_key_pem: server.private_key_pem.as_bytes().to_vec().into(),
+    };
+    world
+        .api
+        .set_client_cas(&believed(&world.authority))
+        .unwrap();
+    let stop = tokio_util::sync::CancellationToken::new();
+    let (api, token) = (world.api.clone(), stop.clone());
+    let serving = tokio::spawn(async move { api.serve(listener, tls, token).await });
+
+    let hour = SignedDuration::from_hours(1);
+    let ours = world.authority.issuing();
+    canary::prove(ours, &config, hour, now).await.unwrap();
+    for (ca, time) in [
+        (stranger.authority.issuing(), now),
+        (ours, now.checked_add(hour).unwrap()),
+        (ours, now.checked_sub(hour).unwrap()),
+    ] {
+        let error = canary::prove(ca, &config, hour, time).await.unwrap_err();
+        assert!(matches!(error, CanaryError::Api { .. }), "{error}");
+        assert!(error.remedy().contains("clock"), "{}", error.remedy());
+    }
+    // Trust that ends is seen at once.
+    world
+        .api
+        .set_client_cas(&believed(&stranger.authority))
+        .unwrap();
+    canary::prove(ours, &config, hour, now).await.unwrap_err();
+    stop.cancel();
+    serving.await.unwrap().unwrap();
 }

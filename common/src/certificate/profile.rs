@@ -24,6 +24,11 @@ pub enum Profile<'a> {
         /// O, sorted.
         groups: &'a [GroupName],
     },
+    /// A CA's proof that API servers believe it: a client certificate of a name that has no groups, and so no rights.
+    Canary {
+        /// CN.
+        user: &'a UserName,
+    },
     /// The root: self-signed, CA, pathlen 1, keyCertSign and cRLSign.
     Root {
         /// CN.
@@ -58,6 +63,7 @@ enum Issuance {
 impl Profile<'_> {
     const fn name(&self) -> &'static str {
         match self {
+            Self::Canary { .. } => "canary",
             Self::ClientLeaf { .. } => "client",
             Self::Root { .. } => "root",
             Self::IssuingCa { .. } => "issuing CA",
@@ -68,7 +74,7 @@ impl Profile<'_> {
 
     const fn issuance(&self) -> Issuance {
         match self {
-            Self::ClientLeaf { .. } | Self::Server { .. } => Issuance::Always,
+            Self::Canary { .. } | Self::ClientLeaf { .. } | Self::Server { .. } => Issuance::Always,
             Self::Root { .. } | Self::ServerCa { .. } => Issuance::Never,
             Self::IssuingCa { .. } => Issuance::Either,
         }
@@ -79,13 +85,15 @@ impl Profile<'_> {
         match self {
             Self::Root { .. } => Some(1),
             Self::IssuingCa { .. } | Self::ServerCa { .. } => Some(0),
-            Self::ClientLeaf { .. } | Self::Server { .. } => None,
+            Self::Canary { .. } | Self::ClientLeaf { .. } | Self::Server { .. } => None,
         }
     }
 
     const fn purpose(&self) -> Option<ObjectIdentifier> {
         match self {
-            Self::ClientLeaf { .. } | Self::IssuingCa { .. } => Some(CLIENT_AUTH),
+            Self::Canary { .. } | Self::ClientLeaf { .. } | Self::IssuingCa { .. } => {
+                Some(CLIENT_AUTH)
+            }
             Self::Server { .. } | Self::ServerCa { .. } => Some(SERVER_AUTH),
             Self::Root { .. } => None,
         }
@@ -119,6 +127,7 @@ impl Profile<'_> {
     /// The subject's name.
     pub(super) fn subject(&self) -> Result<Vec<u8>, CertificateError> {
         match self {
+            Self::Canary { user } => Ok(csr::subject(user.as_str(), &[])),
             Self::ClientLeaf { user, groups } => {
                 let sorted = super::sorted(groups);
                 if !(1..=MAX_GROUPS).contains(&sorted.len()) {
