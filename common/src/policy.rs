@@ -4,9 +4,9 @@
 //! [`Facts`] are judged by [`Policy::evaluate`], a pure function: the same policy and facts give the same
 //! [`Evaluation`]. What no rule grants is denied, and nothing in a file can grant a `system:` name.
 
-mod at;
+pub(crate) mod at;
 mod cases;
-mod check;
+pub(crate) mod check;
 mod diff;
 mod evaluate;
 mod explain;
@@ -14,7 +14,7 @@ mod hours;
 mod index;
 mod key;
 mod lint;
-mod load;
+pub(crate) mod load;
 mod pattern;
 mod rule;
 mod syntax;
@@ -22,7 +22,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 mod user;
-mod wire;
+pub(crate) mod wire;
 
 pub use at::Position;
 pub use cases::{CaseResult, Cases, DescribedRequest, Mismatch, Word};

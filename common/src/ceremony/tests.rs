@@ -409,3 +409,136 @@ fn no_issuing_ca_stands_under_another_issuing_ca() {
         Err(IssuingError::Root(_))
     ));
 }
+
+const CEREMONY: &str = "\
+apiVersion: touchstone.dev/v1
+kind: Ceremony
+makes: issuing-ca
+subject: Issuing 1
+validityDays: 120
+pathLength: 0
+extendedKeyUsage: [clientAuth]
+root: \"sha256:1111111111111111111111111111111111111111111111111111111111111111\"
+present:
+  - { name: Alice Example, role: key holder }
+";
+
+#[test]
+fn a_ceremony_file_is_read_strictly_and_refused_with_its_place() {
+    assert!(Plan::parse("c.yaml", CEREMONY.as_bytes()).is_ok());
+    for (from, to, expected) in [
+        ("pathLength: 0", "pathLength: 1", "c.yaml:6:"),
+        ("validityDays: 120", "validityDays: 36500", "c.yaml:5:"),
+        ("validityDays: 120", "validityDays: -1", "c.yaml:5:"),
+        ("validityDays: 120", "validityDays: 0", "c.yaml:5:"),
+        ("[clientAuth]", "[clientAuth, clientAuth]", "c.yaml:7:"),
+        ("[clientAuth]", "[serverAuth]", "c.yaml:7:"),
+        (
+            "subject: Issuing 1",
+            "subject: \"system:admin\"",
+            "c.yaml:4:",
+        ),
+        (
+            "subject: Issuing 1",
+            "subject: Issuing 1\nsubject: Issuing 2",
+            "c.yaml:5:",
+        ),
+        ("pathLength: 0", "pathLength: 0\npathLenght: 0", "c.yaml:7:"),
+        ("sha256:1", "sha256:x", "c.yaml:8:"),
+        (
+            "  - { name: Alice Example, role: key holder }",
+            "  []",
+            "c.yaml:10:",
+        ),
+        ("role: key holder", "rolle: key holder", "c.yaml:10:"),
+        ("makes: issuing-ca", "makes: root", "c.yaml:"),
+    ] {
+        let text = CEREMONY.replace(from, to);
+        assert_ne!(text, CEREMONY, "{from}");
+        let error = Plan::parse("c.yaml", text.as_bytes())
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(expected), "{to}: {error}");
+    }
+}
+
+fn ceremony(world: &World) -> Record {
+    let at = days(0, 0).not_before;
+    let text = CEREMONY.replace(&"1".repeat(64), &hex::encode(world.root.fingerprint()));
+    let plan = Plan::parse("c.yaml", text.as_bytes()).unwrap();
+    let request = IssuingRequest::sign(plan.name(), &world.key).unwrap();
+    let request = IssuingRequest::from_der(&request).unwrap();
+    let statement = Statement {
+        at,
+        tool: "touchstone 0".into(),
+        present: plan.present().to_vec(),
+        signed_with: SignedWith::InsecureSoftwareKey,
+        ceremony_sha256: hex::encode(plan.sha256()),
+        request_sha256: Some(hex::encode(request.sha256())),
+        root_sha256: Some(hex::encode(world.root.fingerprint())),
+        attestation_sha256: None,
+    };
+    let nonce = [7; 32];
+    let profile = Profile::IssuingCa {
+        common_name: "Issuing 1",
+    };
+    let prepared = Prepared::new(
+        &profile,
+        world.key.public_key(),
+        plan.validity(at, None).unwrap(),
+        statement.serial(&nonce),
+        Some(&world.root),
+    )
+    .unwrap();
+    Record {
+        statement,
+        nonce: hex::encode(nonce),
+        ceremony: text,
+        request: Some(request.to_pem()),
+        root: Some(world.root.to_pem()),
+        attestation: None,
+        certificate: to_pem(&prepared.sign(&world.root_key).unwrap()),
+    }
+}
+
+#[test]
+fn a_record_verifies_and_nothing_in_it_can_be_changed_afterwards() {
+    let world = World::new();
+    let record = ceremony(&world);
+    let roots = crate::attestation::Roots::yubico();
+    let json = serde_json::to_string(&record).unwrap();
+    let read: Record = serde_json::from_str(&json).unwrap();
+    read.verify(&roots).unwrap();
+
+    let changes: [(&str, fn(&mut Record)); 7] = [
+        ("when", |r| r.statement.at += SignedDuration::from_millis(1)),
+        ("who, in both places", |r| {
+            r.ceremony = r.ceremony.replace("Alice", "Mallory");
+            r.statement.present[0].name = "Mallory Example".into();
+            r.statement.ceremony_sha256 = hex::encode(crate::key::sha256(r.ceremony.as_bytes()));
+        }),
+        ("the tool", |r| r.statement.tool.push('x')),
+        ("where the key is", |r| {
+            r.statement.signed_with = SignedWith::YubiKey {
+                serial: 1,
+                slot: "9c".parse().unwrap(),
+            };
+        }),
+        ("the nonce", |r| r.nonce.replace_range(..2, "00")),
+        ("the request", |r| r.request = None),
+        ("the ceremony file", |r| r.ceremony.push('\n')),
+    ];
+    for (what, change) in changes {
+        let mut changed = record.clone();
+        change(&mut changed);
+        assert!(changed.verify(&roots).is_err(), "{what}");
+    }
+}
+
+#[test]
+fn a_record_of_another_ceremonys_certificate_is_refused() {
+    let world = World::new();
+    let mut record = ceremony(&world);
+    record.certificate = world.issued("Issuing 1", days(0, 120));
+    assert!(record.verify(&crate::attestation::Roots::yubico()).is_err());
+}

@@ -20,6 +20,7 @@ pub struct CaCertificate {
     self_issued: bool,
     common_name: String,
     key_identifier: Vec<u8>,
+    serial: String,
     path_length: Option<u8>,
     purposes: Option<Vec<ObjectIdentifier>>,
 }
@@ -66,6 +67,7 @@ impl CaCertificate {
             self_issued,
             common_name,
             key_identifier,
+            serial: serial_hex(&certificate),
             path_length,
         })
     }
@@ -80,6 +82,12 @@ impl CaCertificate {
     #[must_use]
     pub fn to_pem(&self) -> String {
         pem::encode(LABEL, &self.der)
+    }
+
+    /// Its serial number, lower-case hex.
+    #[must_use]
+    pub fn serial(&self) -> &str {
+        &self.serial
     }
 
     /// Its key.
@@ -149,6 +157,14 @@ impl CaCertificate {
             .as_ref()
             .is_none_or(|purposes| purposes.contains(&purpose))
     }
+}
+
+/// The serial number without the zero that keeps it positive.
+fn serial_hex(certificate: &Certificate<'_>) -> String {
+    hex::encode(match certificate.serial {
+        [0, rest @ ..] => rest,
+        whole => whole,
+    })
 }
 
 /// Whether a certificate is a CA's that may sign certificates; its path length.
@@ -238,17 +254,13 @@ impl ClientIdentity {
             return Err(CertificateError::ExtendedKeyUsage);
         }
         let (user, groups) = csr::read_subject(certificate.subject)?;
-        let serial = match certificate.serial {
-            [0, rest @ ..] => rest,
-            whole => whole,
-        };
         Ok(Self {
             user,
             groups,
             public_key: certificate.public_key().map_err(ReadError::Key)?,
             validity: certificate.validity,
             fingerprint: super::fingerprint(der),
-            serial: hex::encode(serial),
+            serial: serial_hex(certificate),
         })
     }
 }

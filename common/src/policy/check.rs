@@ -333,7 +333,7 @@ fn shown(text: &str) -> String {
 pub(super) const SPKI_FORM: &str = "an SPKI hash is written \"sha256:\" and 64 lower-case hexadecimal digits; \
     `touchstone key enrol` prints it";
 
-pub(super) fn parse_spki(text: &str) -> Option<[u8; 32]> {
+pub(crate) fn parse_spki(text: &str) -> Option<[u8; 32]> {
     let digits = text.strip_prefix("sha256:")?;
     let lower = digits
         .bytes()

@@ -37,7 +37,7 @@ impl LoadError {
     }
 
     /// All of `findings`, put in the order of the file.
-    pub(super) fn of(file: &str, mut findings: Vec<Finding>) -> Self {
+    pub(crate) fn of(file: &str, mut findings: Vec<Finding>) -> Self {
         findings.sort_by_key(|finding| finding.position);
         Self {
             file: file.to_owned(),
@@ -81,7 +81,7 @@ pub(super) fn read(file: &str, source: &[u8]) -> Result<wire::Policy, LoadError>
 }
 
 /// Reads a file as it is written. `document` says what it should be.
-pub(super) fn read_document<T: DeserializeOwned>(
+pub(crate) fn read_document<T: DeserializeOwned>(
     file: &str,
     source: &[u8],
     document: &str,

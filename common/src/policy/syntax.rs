@@ -135,6 +135,8 @@ fn unknown(what: &str, found: &str, expected: &[&str], place: &str) -> String {
 fn place(keys: &[&str]) -> &'static str {
     match keys {
         ["apiVersion", "kind", "at", "cases"] => "a file of cases",
+        ["apiVersion", "kind", "makes", ..] => "a ceremony",
+        ["name", "role"] => "a person",
         ["name", "at", ..] => "a case",
         ["user", ..] => "a request",
         ["serial", "spki", "attested", ..] => "the request's key",
