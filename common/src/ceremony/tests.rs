@@ -501,6 +501,8 @@ fn ceremony(world: &World) -> Record {
     }
 }
 
+type Change = fn(&mut Record);
+
 #[test]
 fn a_record_verifies_and_nothing_in_it_can_be_changed_afterwards() {
     let world = World::new();
@@ -510,7 +512,7 @@ fn a_record_verifies_and_nothing_in_it_can_be_changed_afterwards() {
     let read: Record = serde_json::from_str(&json).unwrap();
     read.verify(&roots).unwrap();
 
-    let changes: [(&str, fn(&mut Record)); 7] = [
+    let changes: [(&str, Change); 7] = [
         ("when", |r| r.statement.at += SignedDuration::from_millis(1)),
         ("who, in both places", |r| {
             r.ceremony = r.ceremony.replace("Alice", "Mallory");
