@@ -1,6 +1,6 @@
 //! The engineer's kubeconfig: three entries for each cluster, by which plain kubectl finds the local proxy.
 //!
-//! [`Kubeconfig`] edits text and knows nothing of files; [`file`] finds the file, locks it as kubectl does, and replaces
+//! [`Kubeconfig`] edits text and knows nothing of files; [`mod@file`] finds the file, locks it as kubectl does, and replaces
 //! it in one step.
 
 mod document;
