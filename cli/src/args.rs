@@ -544,16 +544,10 @@ pub struct ProxySession {
     pub allow_impersonation: bool,
 }
 
-/// `proxy`.
-#[derive(Debug, Args)]
-pub struct Proxy {
-    /// The cluster, as `touchstone config list` names it
-    #[arg(long, value_name = "NAME")]
-    pub cluster: String,
-    /// Listen on this port of 127.0.0.1 from now on; a kubeconfig that names another needs touchstone setup again
-    #[arg(long, value_name = "N")]
-    pub port: Option<u16>,
-    /// A group to ask for when there is no certificate; by default those of the last one
+/// What to ask for when no certificate will do.
+#[derive(Clone, Debug, Args)]
+pub struct WantedArgs {
+    /// A group to ask for when there is no certificate that has it; by default those of the last one
     #[arg(long, value_name = "GROUP")]
     pub group: Vec<String>,
     /// Why, when there is no certificate; by default the reason of the last one
@@ -565,6 +559,20 @@ pub struct Proxy {
     /// The slot your key is in, until a certificate says
     #[arg(long, default_value = "9a")]
     pub slot: Slot,
+}
+
+/// `proxy`.
+#[derive(Debug, Args)]
+pub struct Proxy {
+    /// The cluster, as `touchstone config list` names it
+    #[arg(long, value_name = "NAME")]
+    pub cluster: String,
+    /// Listen on this port of 127.0.0.1 from now on; a kubeconfig that names another needs touchstone setup again
+    #[arg(long, value_name = "N")]
+    pub port: Option<u16>,
+    /// What to ask for.
+    #[command(flatten)]
+    pub wanted: WantedArgs,
     /// Run without a terminal, behind touchstone credential
     #[arg(long, hide = true)]
     pub detached: bool,
@@ -585,18 +593,9 @@ pub struct Credential {
     /// The cluster, as `touchstone config list` names it
     #[arg(long, value_name = "NAME")]
     pub cluster: String,
-    /// A group to ask for when there is no certificate that has it; by default those of the last one
-    #[arg(long, value_name = "GROUP")]
-    pub group: Vec<String>,
-    /// Why, when there is no certificate; by default the reason of the last one
-    #[arg(long)]
-    pub reason: Option<String>,
-    /// How long a certificate shall live
-    #[arg(long, default_value = "30m")]
-    pub ttl: Ttl,
-    /// The slot your key is in, until a certificate says
-    #[arg(long, default_value = "9a")]
-    pub slot: Slot,
+    /// What to ask for.
+    #[command(flatten)]
+    pub wanted: WantedArgs,
     /// How the proxy behaves that is started.
     #[command(flatten)]
     pub session: ProxySession,

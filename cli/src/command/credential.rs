@@ -48,9 +48,9 @@ pub(super) fn run(args: &Credential, output: Output) -> Result<(), Error> {
     let terminal = own_terminal();
     let answers = terminal.is_some() || args.pin.pin_file.is_some();
     line.ask(&Question::Credential(CredentialWanted {
-        ttl_seconds: Some(args.ttl.as_secs()),
-        groups: args.group.clone(),
-        reason: args.reason.clone(),
+        ttl_seconds: Some(args.wanted.ttl.as_secs()),
+        groups: args.wanted.group.clone(),
+        reason: args.wanted.reason.clone(),
         terminal,
         answers,
     }))?;
@@ -120,8 +120,8 @@ fn start(args: &Credential, store: &Store, cluster: &str) -> Result<Line, Error>
     let mut command = Command::new(env::current_exe().map_err(broken)?);
     command
         .args(["proxy", "--detached", "--cluster", cluster])
-        .arg(format!("--ttl={}s", args.ttl.as_secs()))
-        .arg(format!("--slot={}", args.slot))
+        .arg(format!("--ttl={}s", args.wanted.ttl.as_secs()))
+        .arg(format!("--slot={}", args.wanted.slot))
         .arg(format!("--pin-cache={}", args.session.pin_cache));
     if let Some(serial) = args.card.serial {
         command.arg(format!("--serial={serial}"));
