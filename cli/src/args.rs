@@ -162,9 +162,9 @@ pub struct Login {
     /// Fetch the certificate of a request that was submitted before
     #[arg(long, conflicts_with_all = ["group", "user", "reason"])]
     pub resume: bool,
-    /// How long to wait for a decision
-    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration)]
-    pub timeout: Duration,
+    /// How long to wait for a decision; by default 5 minutes, and for approvals as long as the policy lets the request wait
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub timeout: Option<Duration>,
     /// Which card.
     #[command(flatten)]
     pub card: CardArgs,

@@ -273,7 +273,7 @@ impl Proxy {
             no_card_write: true,
             no_wait: false,
             resume: false,
-            timeout: DECISION_WITHIN,
+            timeout: Some(DECISION_WITHIN),
             card: CardArgs {
                 serial: last.map(|last| last.yubikey).or(self.settings.serial),
             },

@@ -1,11 +1,10 @@
-//! The request as a CertificateSigningRequest: submitted, watched, judged.
+//! The request as a CertificateSigningRequest: submitted, and what its status says. [`wait`] waits for the answer.
 
-use crate::{
-    api::{ApiError, Connection},
-    error::Error,
-    output::printable,
-};
-use futures::{StreamExt as _, TryStreamExt as _};
+mod wait;
+
+pub use wait::wait;
+
+use crate::{api::Connection, error::Error, output::printable};
 use jiff::Timestamp;
 use k8s_openapi::{
     ByteString,
@@ -14,25 +13,13 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kube::{
-    Api,
-    api::{PostParams, WatchEvent, WatchParams},
-};
-use std::{pin::pin, time::Duration};
+use kube::{Api, api::PostParams};
+use std::time::Duration;
 use touchstone_common::{
     csr::{POLICY_APPROVED, WAITING_FOR_ANNOTATION, WAITS_UNTIL_ANNOTATION},
     name::UserName,
     ttl::Ttl,
 };
-
-/// How soon a request that cannot be watched is read again; each pause is twice as long as the one before.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// An answer that takes longer is waited for by someone who should know it.
-const ANNOUNCE_AFTER: Duration = Duration::from_secs(2);
-/// How long one watch lasts before it is opened again.
-const WATCH_FOR: u32 = 290;
 
 /// How a request ended, other than with a certificate.
 #[derive(Debug, thiserror::Error)]
@@ -254,212 +241,6 @@ fn is_approved_by_policy(status: &CertificateSigningRequestStatus) -> bool {
     status.conditions.iter().flatten().any(|condition| {
         condition.type_ == "Approved" && condition.reason.as_deref() == Some(POLICY_APPROVED)
     })
-}
-
-/// Waits until a request is answered: the chain, PEM.
-///
-/// # Errors
-/// When it is denied, fails, is deleted, or `timeout` passes.
-pub async fn wait(
-    connection: &Connection,
-    cluster: &str,
-    submitted: &Submitted,
-    timeout: Duration,
-    progress: &dyn Fn(&str),
-) -> Result<Vec<u8>, Error> {
-    let mut watching = Watching {
-        api: Api::all(connection.client()),
-        connection,
-        submitted,
-        announced: State::Undecided,
-        progress,
-    };
-    let announce = async {
-        tokio::time::sleep(ANNOUNCE_AFTER).await;
-        progress(&format!(
-            "No answer yet; waiting for up to {} s.",
-            timeout.as_secs()
-        ));
-        std::future::pending().await
-    };
-    let answered = async {
-        tokio::select! {
-            answer = watching.until_answered() => answer,
-            never = announce => never,
-        }
-    };
-    match tokio::time::timeout(timeout, answered).await {
-        Ok(result) => result,
-        Err(_) => Err(SubmitError::Waiting {
-            name: submitted.name.clone(),
-            cluster: cluster.to_owned(),
-            waited: timeout,
-        }
-        .into()),
-    }
-}
-
-struct Watching<'a> {
-    api: Api<CertificateSigningRequest>,
-    connection: &'a Connection,
-    submitted: &'a Submitted,
-    announced: State,
-    progress: &'a dyn Fn(&str),
-}
-
-impl Watching<'_> {
-    async fn until_answered(&mut self) -> Result<Vec<u8>, Error> {
-        let mut version = self.submitted.version.clone();
-        let mut may_watch = true;
-        let mut pause = FIRST_PAUSE;
-        let mut lost = false;
-        loop {
-            if may_watch && !version.is_empty() {
-                match self.watch(&version).await? {
-                    Watched::Answered(chain) => return Ok(chain),
-                    Watched::Ended => {}
-                    Watched::Forbidden => may_watch = false,
-                }
-            }
-            // The watch ended or was never possible: read what is there now.
-            match self
-                .connection
-                .within(self.api.get(&self.submitted.name))
-                .await
-            {
-                Ok(request) => {
-                    if let Some(chain) = self.judge(&request)? {
-                        return Ok(chain);
-                    }
-                    lost = false;
-                    version = request.metadata.resource_version.unwrap_or_default();
-                    if may_watch && !version.is_empty() {
-                        continue;
-                    }
-                }
-                Err(ApiError::Refused {
-                    code: Some(404), ..
-                }) => return Err(self.gone()),
-                // The request is submitted: a server that restarts is waited for.
-                Err(
-                    error @ (ApiError::Unreachable { .. }
-                    | ApiError::Refused {
-                        code: Some(500..), ..
-                    }),
-                ) => {
-                    if !lost {
-                        (self.progress)(&format!("{error}; trying again."));
-                    }
-                    lost = true;
-                    version.clear();
-                }
-                Err(error) => return Err(error.into()),
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
-    }
-
-    async fn watch(&mut self, version: &str) -> Result<Watched, Error> {
-        let parameters = WatchParams::default()
-            .fields(&format!("metadata.name={}", self.submitted.name))
-            .timeout(WATCH_FOR);
-        let events = match self
-            .connection
-            .within(self.api.watch(&parameters, version))
-            .await
-        {
-            Ok(events) => events,
-            Err(ApiError::Refused {
-                code: Some(401 | 403 | 405),
-                ..
-            }) => return Ok(Watched::Forbidden),
-            // Too old a version: read and begin anew.
-            // Or not there: the next read tells.
-            Err(
-                ApiError::Refused {
-                    code: Some(410 | 500..),
-                    ..
-                }
-                | ApiError::Unreachable { .. },
-            ) => return Ok(Watched::Ended),
-            Err(error) => return Err(error.into()),
-        };
-        let mut events = pin!(events.into_stream());
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(WatchEvent::Added(request) | WatchEvent::Modified(request)) => {
-                    if let Some(chain) = self.judge(&request)? {
-                        return Ok(Watched::Answered(chain));
-                    }
-                }
-                Ok(WatchEvent::Deleted(_)) => return Err(self.gone()),
-                Ok(WatchEvent::Bookmark(_)) => {}
-                // The next read tells whether the server is there.
-                Ok(WatchEvent::Error(_)) | Err(_) => break,
-            }
-        }
-        // Never a busy loop, whatever the server does.
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        Ok(Watched::Ended)
-    }
-
-    fn judge(&mut self, request: &CertificateSigningRequest) -> Result<Option<Vec<u8>>, Error> {
-        if request.metadata.uid.as_deref() != Some(&self.submitted.uid) {
-            return Err(self.gone());
-        }
-        let name = || self.submitted.name.clone();
-        let state = state(request);
-        match &state {
-            State::Denied(why) => {
-                return Err(SubmitError::Denied {
-                    name: name(),
-                    why: why.clone(),
-                }
-                .into());
-            }
-            State::Failed(why) => {
-                return Err(SubmitError::Failed {
-                    name: name(),
-                    why: why.clone(),
-                }
-                .into());
-            }
-            State::Issued(chain) => return Ok(Some(chain.clone())),
-            State::Approved(why) if state != self.announced => {
-                (self.progress)(&format!("Approved: {why}. Waiting for the signature."));
-            }
-            State::Waiting { what, until } if state != self.announced => {
-                (self.progress)(&waiting(what, *until, Timestamp::now()));
-            }
-            State::Approved(_) | State::Undecided | State::Waiting { .. } => {}
-        }
-        self.announced = state;
-        Ok(None)
-    }
-
-    fn gone(&self) -> Error {
-        SubmitError::Gone {
-            name: self.submitted.name.clone(),
-        }
-        .into()
-    }
-}
-
-/// `Waiting for 1 approval from team sre; 12 min left`.
-fn waiting(what: &str, until: Option<Timestamp>, now: Timestamp) -> String {
-    let left = until.map(|until| until.duration_since(now).as_secs());
-    match left {
-        None => format!("Waiting for {what}"),
-        Some(seconds @ 120..) => format!("Waiting for {what}; {} min left", seconds / 60),
-        Some(seconds) => format!("Waiting for {what}; {} s left", seconds.max(0)),
-    }
-}
-
-enum Watched {
-    Answered(Vec<u8>),
-    Ended,
-    Forbidden,
 }
 
 #[cfg(test)]
