@@ -7,21 +7,20 @@
     reason = "a test that panics has failed"
 )]
 
+#[path = "support/nobody.rs"]
+mod nobody;
+
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::{
-    authentication::v1::UserInfo, certificates::v1::CertificateSigningRequestSpec, core::v1::Secret,
-};
+use k8s_openapi::api::{authentication::v1::UserInfo, core::v1::Secret};
 use kube::{
     Api, Client,
     api::{DeleteParams, Patch, PatchParams},
 };
+use nobody::Nobody;
 use serde_json::json;
 use std::{collections::BTreeMap, sync::Arc};
 use tempfile::TempDir;
-use touchstone_apiserver::{
-    AnonymousCreate, ApiServer, Approvers, AttestedCreator, CaKind, ClientCa, Config, PassHolder,
-    Refusal, SIGNER, ServerTls, SystemClock,
-};
+use touchstone_apiserver::{ApiServer, CaKind, ClientCa, Config, SIGNER, ServerTls, SystemClock};
 use touchstone_signer::{
     ca::{
         Authority, bootstrap,
@@ -36,43 +35,6 @@ use touchstone_signer::{
 };
 
 const NAMESPACE: &str = "default";
-
-/// Nobody is let in without a credential.
-struct Nobody;
-
-impl AnonymousCreate for Nobody {
-    fn admit(&self, _: &CertificateSigningRequestSpec) -> Result<AttestedCreator, Refusal> {
-        Err(Refusal {
-            message: "nobody is let in".into(),
-        })
-    }
-}
-
-impl Approvers for Nobody {
-    fn admit(&self, _: &str, _: &str, _: &str) -> Result<(), Refusal> {
-        Err(Refusal {
-            message: "nobody approves".into(),
-        })
-    }
-
-    fn annotation(&self, _: &str) -> String {
-        String::new()
-    }
-
-    fn authenticate(&self, _: &str) -> Result<PassHolder, Refusal> {
-        Err(Refusal {
-            message: "nobody is let in".into(),
-        })
-    }
-
-    fn is_approver(&self, _: &str) -> bool {
-        false
-    }
-
-    fn signer_name(&self) -> &str {
-        "touchstone.dev/client"
-    }
-}
 
 struct World {
     client: Client,

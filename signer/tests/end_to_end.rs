@@ -11,6 +11,8 @@
 mod issuing;
 #[path = "end_to_end/metrics.rs"]
 mod metrics;
+#[path = "support/nobody.rs"]
+mod nobody;
 #[path = "end_to_end/policy.rs"]
 mod policy;
 #[path = "end_to_end/world.rs"]

@@ -1,5 +1,6 @@
 //! An embedded API with a signer on it, and engineers with software keys.
 
+use crate::nobody::Nobody;
 use aws_lc_rs::rand;
 use futures::StreamExt;
 use jiff::Timestamp;
@@ -38,10 +39,7 @@ use tokio::{
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
-use touchstone_apiserver::{
-    ADMINISTRATORS, AnonymousCreate, ApiServer, Approvers, AttestedCreator, Config, PassHolder,
-    Refusal, SIGNER,
-};
+use touchstone_apiserver::{ADMINISTRATORS, ApiServer, Config, SIGNER};
 use touchstone_common::{
     attestation::Roots,
     claims::{Claims, Reason},
@@ -107,43 +105,6 @@ impl Clock for TestClock {
             "the clock was told to panic"
         );
         Timestamp::now()
-    }
-}
-
-/// Nobody is let in without a credential.
-struct Nobody;
-
-impl AnonymousCreate for Nobody {
-    fn admit(&self, _: &CertificateSigningRequestSpec) -> Result<AttestedCreator, Refusal> {
-        Err(Refusal {
-            message: "nobody is let in".into(),
-        })
-    }
-}
-
-impl Approvers for Nobody {
-    fn admit(&self, _: &str, _: &str, _: &str) -> Result<(), Refusal> {
-        Err(Refusal {
-            message: "nobody approves".into(),
-        })
-    }
-
-    fn annotation(&self, _: &str) -> String {
-        String::new()
-    }
-
-    fn authenticate(&self, _: &str) -> Result<PassHolder, Refusal> {
-        Err(Refusal {
-            message: "nobody is let in".into(),
-        })
-    }
-
-    fn is_approver(&self, _: &str) -> bool {
-        false
-    }
-
-    fn signer_name(&self) -> &str {
-        SIGNER_NAME
     }
 }
 
