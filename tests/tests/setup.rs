@@ -24,6 +24,7 @@ mod exit {
     pub(crate) const USAGE: i32 = 2;
     pub(crate) const CONFIG: i32 = 3;
     pub(crate) const NOT_LOGGED_IN: i32 = 15;
+    pub(crate) const PROXY: i32 = 16;
     pub(crate) const UNHEALTHY: i32 = 17;
     pub(crate) const NO_PROGRAM: i32 = 127;
 }

@@ -8,7 +8,7 @@ use crate::{
     error::Error,
     interrupt,
     output::Output,
-    proxy::{control, place::Place},
+    proxy::{ProxyError, control, place::Place},
 };
 use jiff::Timestamp;
 use serde::Serialize;
@@ -34,15 +34,15 @@ pub(super) fn run(args: &Logout, output: Output) -> Result<(), Error> {
         None if args.all => clusters_with_a_proxy(&store),
         None => Vec::new(),
     };
-    let mut ended = Vec::new();
+    let mut proxies = Proxies::new(&store, output);
     for cluster in asked {
-        if stop_proxy(&store, &cluster, output)? {
-            ended.push(cluster);
-        }
+        proxies.stop(&cluster);
     }
     let credentials = match &args.cluster {
         Some(cluster) => match the_one(&store, Some(cluster)) {
-            Err(Error::Credential(CredentialError::None { .. })) if !ended.is_empty() => Vec::new(),
+            Err(Error::Credential(CredentialError::None { .. })) if proxies.found_one() => {
+                Vec::new()
+            }
             other => vec![other?],
         },
         None if args.all => store.credentials()?,
@@ -51,8 +51,7 @@ pub(super) fn run(args: &Logout, output: Output) -> Result<(), Error> {
     exec::sweep(Place::new(&store, "").folder());
     let mut forgotten = Vec::new();
     for credential in credentials {
-        let proxy_stopped =
-            ended.contains(&credential.cluster) || stop_proxy(&store, &credential.cluster, output)?;
+        let proxy_stopped = proxies.stop(&credential.cluster);
         // The card first: it may want a PIN, and what the files say of it is needed to try again.
         if args.clear_card {
             clear_card(&credential, args, output)?;
@@ -80,16 +79,53 @@ pub(super) fn run(args: &Logout, output: Output) -> Result<(), Error> {
                 text
             })
             .collect()
-    })
+    })?;
+    proxies
+        .failure
+        .map_or(Ok(()), |failure| Err(failure.into()))
 }
 
-/// Ends a cluster's proxy, and with it every stream, the PIN and the loopback key in its memory. Whether one ran.
-fn stop_proxy(store: &Store, cluster: &str, output: Output) -> Result<bool, Error> {
-    let stopped = control::stop(store, cluster)?;
-    if stopped {
-        output.progress(&format!("The proxy of {cluster} has ended."));
+/// The proxies that are to end.
+struct Proxies<'a> {
+    store: &'a Store,
+    output: Output,
+    ended: Vec<String>,
+    /// Why the first one did not. The certificates are forgotten all the same.
+    failure: Option<ProxyError>,
+}
+
+impl<'a> Proxies<'a> {
+    fn new(store: &'a Store, output: Output) -> Self {
+        Self {
+            store,
+            output,
+            ended: Vec::new(),
+            failure: None,
+        }
     }
-    Ok(stopped)
+
+    /// Ends a cluster's proxy, and with it every stream, the PIN and the loopback key in its memory. Whether it has ended.
+    fn stop(&mut self, cluster: &str) -> bool {
+        if self.ended.iter().any(|ended| ended == cluster) {
+            return true;
+        }
+        match control::stop(self.store, cluster) {
+            Ok(false) => return false,
+            Ok(true) => {}
+            Err(failure) => {
+                self.failure.get_or_insert(failure);
+                return false;
+            }
+        }
+        self.output
+            .progress(&format!("The proxy of {cluster} has ended."));
+        self.ended.push(cluster.to_owned());
+        true
+    }
+
+    fn found_one(&self) -> bool {
+        !self.ended.is_empty() || self.failure.is_some()
+    }
 }
 
 /// A name that leads to no other folder.

@@ -107,7 +107,10 @@ impl ProxyError {
                 path.display()
             )),
             Self::Talk { .. } => {
-                Some("end it and let it be started again: touchstone logout".to_owned())
+                Some(
+                    "end it and let it be started again: touchstone logout; one that does not end so: pkill -f 'touchstone proxy'"
+                        .to_owned(),
+                )
             }
             Self::Listen { .. } | Self::Tls(_) => None,
         }

@@ -2,8 +2,12 @@
 
 use crate::{KNOWS_EXEC_V1, USER, engineer_with_key, exit, kubectl};
 use std::{
-    fs,
-    os::unix::process::ExitStatusExt as _,
+    fs::{self, Permissions},
+    os::unix::{
+        fs::{DirBuilderExt as _, PermissionsExt as _},
+        net::UnixListener,
+        process::ExitStatusExt as _,
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -134,4 +138,28 @@ fn manual_pages_are_made_for_every_command() {
     engineer
         .run(["man", "/nonexistent"])
         .failed(1, &["/nonexistent"]);
+}
+
+#[test]
+fn a_proxy_that_does_not_end_keeps_no_certificate_from_being_forgotten() {
+    let engineer = engineer_with_key();
+    let _cluster = engineer.enrolled_cluster();
+    engineer.login(GRANTED).succeeded();
+    let folder = engineer.file("state").join(".run");
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .recursive(true)
+        .create(&folder)
+        .expect("make the folder");
+    let socket = folder.join("demo.sock");
+    let listener = UnixListener::bind(&socket).expect("listen in the proxy's place");
+    fs::set_permissions(&socket, Permissions::from_mode(0o600)).expect("make it private");
+    // It ends each talk without a word.
+    thread::spawn(move || for _talk in listener.incoming() {});
+
+    assert!(engineer.certificate("demo").exists());
+    engineer
+        .run(["logout", "--cluster", "demo"])
+        .failed(exit::PROXY, &["demo", "pkill"]);
+    assert!(!engineer.certificate("demo").exists());
 }
