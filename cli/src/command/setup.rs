@@ -11,7 +11,7 @@ use crate::{
         file::{self, KubeconfigError, Written},
     },
     output::Output,
-    proxy::{ProxyError, local::LocalEndpoint},
+    proxy::{ProxyError, control, local::LocalEndpoint},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Serialize;
@@ -119,6 +119,16 @@ pub(super) fn run(args: &args::Setup, output: Output) -> Result<(), Error> {
             output.warn(&format!(
                 "touchstone asks for certificates of {} by the current context of {}, and that is now touchstone's own: name the context that has your other credential (touchstone config set-cluster {} --kubeconfig {} --context NAME …)",
                 cluster.name().as_str(), path.display(), cluster.name().as_str(), path.display(),
+            ));
+        }
+    }
+    for done in contexts.iter().filter(|_| !args.dry_run) {
+        if let Ok(Some(running)) = control::status(&store, &done.cluster)
+            && running.listens != done.server
+        {
+            output.warn(&format!(
+                "the proxy of {} still listens at {}: end it with touchstone logout --cluster {}, and log in again",
+                done.cluster, running.listens, done.cluster
             ));
         }
     }

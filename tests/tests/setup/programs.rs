@@ -3,6 +3,7 @@
 use crate::{KNOWS_EXEC_V1, USER, engineer_with_key, exit, kubectl};
 use std::{
     fs::{self, Permissions},
+    net::TcpListener,
     os::unix::{
         fs::{DirBuilderExt as _, PermissionsExt as _},
         net::UnixListener,
@@ -93,6 +94,12 @@ fn plain_kubectl_works_after_setup_and_ends_with_logout() {
     engineer
         .run(["exec", "--", "no-such-program"])
         .failed(exit::NO_PROGRAM, &["no-such-program", "PATH"]);
+
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    let port = free.expect("a free port").port().to_string();
+    let moved = engineer.run(["setup", "--kubeconfig", &file, "--port", &port]);
+    let moved = moved.succeeded();
+    assert!(moved.stderr.contains("still listens at"), "{moved}");
 
     let process = proxy["pid"].as_u64().expect("a process");
     let forgotten = document(&engineer, &["logout"]);
