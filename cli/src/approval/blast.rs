@@ -141,8 +141,7 @@ impl Access {
     fn is_grave(&self) -> bool {
         const READS: [&str; 3] = ["get", "list", "watch"];
         const VERBS: [&str; 6] = ["*", "approve", "bind", "escalate", "impersonate", "sign"];
-        const RESOURCES: [&str; 10] = [
-            "*",
+        const RESOURCES: [&str; 9] = [
             "nodes/proxy",
             "pods/attach",
             "pods/ephemeralcontainers",
@@ -153,15 +152,22 @@ impl Access {
             "serviceaccounts/token",
             "services/proxy",
         ];
-        self.verbs.iter().any(|verb| VERBS.contains(&verb.as_str()))
-            || RESOURCES.contains(&self.on.as_str())
-            || self.on.starts_with("*.")
-            || self.on.starts_with("certificatesigningrequests/")
-            || (self.on.ends_with(".rbac.authorization.k8s.io")
-                && self
-                    .verbs
-                    .iter()
-                    .any(|verb| !READS.contains(&verb.as_str())))
+        const ROLES: [&str; 4] = [
+            "clusterrolebindings",
+            "clusterroles",
+            "rolebindings",
+            "roles",
+        ];
+        // A resource's name has no dot, its group's does.
+        let (resource, group) = self.on.split_once('.').unwrap_or((&self.on, ""));
+        let is_of = |of: &str| group == of || group == "*";
+        let mut verbs = self.verbs.iter().map(String::as_str);
+        let writes = verbs.clone().any(|verb| !READS.contains(&verb));
+        verbs.any(|verb| VERBS.contains(&verb))
+            || resource.contains('*')
+            || (is_of("") && RESOURCES.contains(&resource))
+            || (is_of("certificates.k8s.io") && resource.starts_with("certificatesigningrequests/"))
+            || (is_of("rbac.authorization.k8s.io") && writes && ROLES.contains(&resource))
     }
 }
 
@@ -559,6 +565,35 @@ mod tests {
                 "get,list configmaps, pods in namespace pay",
             ]
         );
+    }
+
+    #[test]
+    fn what_is_grave_is_so_by_a_star_too_and_nothing_is_for_a_name_that_is_like_one() {
+        for (on, verb) in [
+            ("*", "get"),
+            ("*.*", "get"),
+            ("*/exec", "create"),
+            ("pods/*", "create"),
+            ("pods/exec.*", "create"),
+            ("secrets.*", "list"),
+            ("roles.*", "update"),
+            (
+                "certificatesigningrequests/approval.certificates.k8s.io",
+                "update",
+            ),
+            ("configmaps", "*"),
+        ] {
+            assert!(access(on, &[verb]).is_grave(), "{verb} {on}");
+        }
+        for (on, verb) in [
+            ("secrets.example.com", "list"),
+            ("roles.example.com", "update"),
+            ("roles.rbac.authorization.k8s.io", "list"),
+            ("pods/log", "get"),
+            ("/healthz", "get"),
+        ] {
+            assert!(!access(on, &[verb]).is_grave(), "{verb} {on}");
+        }
     }
 
     #[test]
