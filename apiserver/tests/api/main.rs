@@ -7,6 +7,8 @@ mod attacks;
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod client_cas;
+#[cfg(test)]
 mod durability;
 #[cfg(test)]
 mod exhaustion;
