@@ -8,6 +8,7 @@
 pub mod anonymous;
 pub mod approvers;
 pub mod audit;
+pub mod bundle;
 pub mod ca;
 pub mod clock;
 pub mod command;

@@ -237,6 +237,12 @@ impl Record {
             .map_err(RecordError::Malformed)
     }
 
+    /// Which cluster's it is.
+    #[must_use]
+    pub fn binding(&self) -> &Binding {
+        &self.binding
+    }
+
     /// The life cycle.
     #[must_use]
     pub fn lifecycle(&self) -> &Lifecycle {
