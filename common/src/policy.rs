@@ -29,7 +29,7 @@ pub use cases::{CaseResult, Cases, DescribedRequest, Mismatch, Word};
 pub use diff::{
     Access, AccessChange, DenialChange, Diff, FieldChange, ListChange, Terms, UserChange,
 };
-pub use evaluate::{Evaluation, Facts, KeyFacts, Outcome, Verdict};
+pub use evaluate::{Evaluation, Facts, KeyFacts, Outcome, Tie, Verdict};
 pub use explain::Violation;
 pub use lint::{Lint, Severity, Surroundings, lint};
 pub use load::{Finding, LoadError};
@@ -134,6 +134,20 @@ impl Policy {
             return false;
         };
         creator == user.as_str() || self.by_creator.get(creator) == Some(owner)
+    }
+
+    /// Whether the policy lists what Kubernetes calls `creator` as another name of `user`: then Kubernetes said who asks. The
+    /// user's own name does not count here: a certificate of this very signer authenticates under it, and whoever stole one
+    /// could ask for the next with it, and so for ever.
+    #[must_use]
+    pub fn lists(&self, creator: &str, user: &UserName) -> bool {
+        creator != user.as_str() && self.speaks_for(creator, user)
+    }
+
+    /// Whether a rule takes keys that nobody enrolled.
+    #[must_use]
+    pub fn takes_any_key(&self) -> bool {
+        self.rules.iter().any(Rule::takes_any_key)
     }
 
     /// That the policy has no such user, in words, with the nearest name that it has.

@@ -145,7 +145,8 @@ fn judge(
     check::fresh(claims.issued_at, submission.created_at.unwrap_or(now))?;
     let user = check::user(request.user(), policy)?;
     check::creator(submission.username, request.user(), policy)?;
-    let asking = Asking::with(&request, user, snapshot, evidence, now)?;
+    let creator = Some(submission.username);
+    let asking = Asking::with(&request, user, creator, snapshot, evidence, now)?;
 
     let facts = Facts {
         user: request.user(),
@@ -157,6 +158,7 @@ fn judge(
         key: KeyFacts {
             algorithm: request.public_key().algorithm(),
             attested: asking.attested.as_deref(),
+            tie: asking.tie,
         },
         now,
     };
@@ -252,7 +254,7 @@ fn admit(
     check::fresh(claims.issued_at, now)?;
     let read_token_sha256 = check::read_token(claims)?;
     let user = check::user(request.user(), &snapshot.policy)?;
-    let asking = Asking::with(&request, user, snapshot, evidence, now)?;
+    let asking = Asking::with(&request, user, None, snapshot, evidence, now)?;
     let attested = asking.attested.ok_or_else(check::no_evidence)?;
     Ok(Admission {
         user: request.user().clone(),

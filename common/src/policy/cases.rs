@@ -1,13 +1,13 @@
 //! Cases that a policy must answer as its authors say: a request and a time, and the verdict that is expected.
 //!
-//! A case is judged as the signer judges: the creator must speak for the user, the key must be enrolled, and the rest is
-//! [`Policy::evaluate`]. What no case can get wrong is left out: signatures, evidence, freshness.
+//! A case is judged as the signer judges: the creator must speak for the user, something must tie the key to the user,
+//! and the rest is [`Policy::evaluate`]. What no case can get wrong is left out: signatures, evidence, freshness.
 
 mod check;
 mod wire;
 
 use super::{
-    Decision, Evaluation, Facts, KeyFacts, LoadError, Policy, Position, Verdict,
+    Decision, Evaluation, Facts, KeyFacts, LoadError, Policy, Position, Tie, Verdict,
     explain::nearest,
     load,
     tally::{Tally, Vote},
@@ -69,6 +69,8 @@ struct Key {
     /// `None`: the enrolled one.
     spki_sha256: Option<[u8; 32]>,
     attested: bool,
+    /// Whether nobody enrolled it.
+    is_new: bool,
     algorithm: KeyAlgorithm,
     firmware: Firmware,
     touch: TouchPolicy,
@@ -307,7 +309,7 @@ impl Request {
     fn objection(&self, policy: &Policy) -> Option<(&'static str, String)> {
         // One whom the policy does not know is denied by it.
         let user = policy.user(&self.user)?;
-        let creator = self.creator.as_deref().unwrap_or(self.user.as_str());
+        let creator = self.creator();
         if !policy.speaks_for(creator, &self.user) {
             let user = &self.user;
             let why = format!(
@@ -316,7 +318,26 @@ impl Request {
             return Some(("WrongCreator", why));
         }
         let enrolled = self.key.enrolled(user);
-        enrolled.err().map(|why| ("KeyNotEnrolled", why))
+        let any_key = policy.takes_any_key() && policy.lists(creator, &self.user);
+        enrolled
+            .err()
+            .filter(|_| !any_key)
+            .map(|why| ("KeyNotEnrolled", why))
+    }
+
+    fn creator(&self) -> &str {
+        self.creator.as_deref().unwrap_or(self.user.as_str())
+    }
+
+    fn tie(&self, policy: &Policy) -> Tie {
+        let user = policy.user(&self.user);
+        if user.is_some_and(|user| self.key.enrolled(user).is_ok()) {
+            Tie::Enrolled
+        } else if policy.lists(self.creator(), &self.user) {
+            Tie::Creator
+        } else {
+            Tie::Nothing
+        }
     }
 
     fn with_facts<R>(
@@ -336,6 +357,7 @@ impl Request {
             key: KeyFacts {
                 algorithm: self.key.algorithm,
                 attested: attested.as_ref(),
+                tie: self.tie(policy),
             },
             now,
         })
@@ -359,7 +381,7 @@ impl Key {
             }
         });
         match self.serial {
-            _ if speaks => Ok(()),
+            _ if speaks && !self.is_new => Ok(()),
             _ if user.keys.is_empty() => Err(format!("no key is enrolled for {name}")),
             Some(serial) if self.attested => Err(format!(
                 "YubiKey {serial} is not enrolled for {name} with this key"

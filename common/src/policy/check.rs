@@ -44,9 +44,9 @@ pub(super) fn policy(wire: wire::Policy, digest: [u8; 32]) -> Result<Policy, Vec
     let wait_for = wait_for.unwrap_or(WaitLimit::DEFAULT);
     let default_key = defaults.key.into_option().unwrap_or_default();
     let default_key = check.key_parts(&default_key);
-    if let Some(finding) = default_key.contradiction(&KeyParts::default()) {
-        check.findings.push(finding);
-    }
+    let wrong = default_key.enrols_nobody();
+    let wrong = wrong.or_else(|| default_key.contradiction(&KeyParts::default()));
+    check.findings.extend(wrong);
 
     let users = check.users(&wire.users);
     let by_name: HashMap<UserName, usize> = users
@@ -223,7 +223,14 @@ impl Check {
                 .iter()
                 .filter_map(|key| self.enrolled(key, &user.name))
                 .collect();
-            users.extend(name.map(|name| User { name, teams, keys }));
+            let mut usernames = user.usernames.iter();
+            let listed = usernames.any(|at| at.value != user.name.value);
+            users.extend(name.map(|name| User {
+                name,
+                teams,
+                keys,
+                listed,
+            }));
         }
         users
     }

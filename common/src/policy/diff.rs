@@ -1,8 +1,8 @@
 //! What a change of the policy changes: who gains and who loses what.
 //!
 //! Groups are compared as patterns, by what they cover: who had `jit:**` and now has `jit:oncall:*` loses the first and
-//! keeps the second. A user without a key can't get anything, so the first key gains all that the rules grant, and taking
-//! the last one loses it. Groups that Kubernetes knows a request's creator in stand for themselves.
+//! keeps the second. A user without a key gets nothing but from rules that take any key, so the first key gains all that
+//! the others grant, and taking the last one loses it. Groups that Kubernetes knows a request's creator in stand for themselves.
 
 mod access;
 mod users;
@@ -227,6 +227,9 @@ fn conditions(rule: &Rule) -> Vec<(&'static str, String)> {
     }
     if let Some(key) = &rule.key {
         all.push(("key.attested", key.device.is_some().to_string()));
+        if !key.enrolled {
+            all.push(("key.enrolled", "false".to_owned()));
+        }
         if let Some(algorithms) = &key.algorithms {
             all.push(("key.algorithms", algorithms.to_string()));
         }

@@ -21,7 +21,7 @@ use jiff::Timestamp;
 use regex::Regex;
 use std::sync::Arc;
 
-/// What is known of a request. The caller has checked that the key signed it and is enrolled for the user.
+/// What is known of a request. The caller has checked that the key signed it, and what ties the key to the user.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
     /// Who asks.
@@ -49,6 +49,19 @@ pub struct KeyFacts<'a> {
     pub algorithm: KeyAlgorithm,
     /// What verified evidence says of it; `None` without evidence.
     pub attested: Option<&'a Attested>,
+    /// What ties it to who asks.
+    pub tie: Tie,
+}
+
+/// What ties a key to who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tie {
+    /// It is not enrolled, and Kubernetes knows who made the request: [`Policy::lists`] that name for the user.
+    Creator,
+    /// It is enrolled for the user.
+    Enrolled,
+    /// Nothing: no rule grants anything.
+    Nothing,
 }
 
 /// What the policy says of a request, and why.
@@ -106,13 +119,14 @@ pub(super) enum Field {
     Hours = 1 << 2,
     KeyAlgorithms = 1 << 3,
     KeyAttested = 1 << 4,
-    KeyMinFirmware = 1 << 5,
-    KeyPin = 1 << 6,
-    KeySlots = 1 << 7,
-    KeyTouch = 1 << 8,
-    ReasonMinLength = 1 << 9,
-    ReasonPattern = 1 << 10,
-    Who = 1 << 11,
+    KeyEnrolled = 1 << 5,
+    KeyMinFirmware = 1 << 6,
+    KeyPin = 1 << 7,
+    KeySlots = 1 << 8,
+    KeyTouch = 1 << 9,
+    ReasonMinLength = 1 << 10,
+    ReasonPattern = 1 << 11,
+    Who = 1 << 12,
 }
 
 /// The conditions that do not hold.
@@ -302,6 +316,7 @@ impl<'p, 'f> Judging<'p, 'f> {
             let failed = key.check(&facts.key);
             failures.note(Field::KeyAlgorithms, failed.algorithm);
             failures.note(Field::KeyAttested, failed.attested);
+            failures.note(Field::KeyEnrolled, failed.enrolled);
             failures.note(Field::KeyMinFirmware, failed.firmware);
             failures.note(Field::KeyPin, failed.pin);
             failures.note(Field::KeySlots, failed.slot);

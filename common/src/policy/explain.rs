@@ -99,7 +99,7 @@ impl Outcome {
 }
 
 /// In the order in which people ask: who, what, where, when, why, with which key.
-const FIELDS: [(Field, &str); 12] = [
+const FIELDS: [(Field, &str); 13] = [
     (Field::Who, "who"),
     (Field::Groups, "groups"),
     (Field::Clusters, "clusters"),
@@ -107,6 +107,7 @@ const FIELDS: [(Field, &str); 12] = [
     (Field::ReasonPattern, "reason.pattern"),
     (Field::ReasonMinLength, "reason.minLength"),
     (Field::KeyAttested, "key.attested"),
+    (Field::KeyEnrolled, "key.enrolled"),
     (Field::KeyAlgorithms, "key.algorithms"),
     (Field::KeyMinFirmware, "key.minFirmware"),
     (Field::KeySlots, "key.slots"),
@@ -134,6 +135,7 @@ fn message(field: Field, rule: &Rule, policy: &Policy, facts: &Facts<'_>) -> Str
         Field::KeyAttested => Some(
             "the key must be proven to live in a YubiKey; the request carries no attestation".into(),
         ),
+        Field::KeyEnrolled => Some(format!("the key must be enrolled for {}; it is not", facts.user)),
         Field::KeyMinFirmware => device
             .and_then(|d| d.oldest_firmware(facts.key.algorithm))
             .zip(attested)

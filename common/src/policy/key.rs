@@ -1,6 +1,6 @@
 //! What a rule asks of the key that signs the request.
 
-use super::evaluate::KeyFacts;
+use super::evaluate::{KeyFacts, Tie};
 use crate::{
     attestation::{Firmware, PinPolicy, Slot, TouchPolicy},
     key::KeyAlgorithm,
@@ -11,6 +11,8 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KeyCondition {
     pub(crate) algorithms: Option<Algorithms>,
+    /// Whether the key must be enrolled; else it is enough that Kubernetes knows who asks.
+    pub(crate) enrolled: bool,
     /// What the attestation must say; `None`: no attestation is asked for, and so nothing that only it can tell.
     pub(crate) device: Option<DeviceCondition>,
 }
@@ -50,6 +52,7 @@ pub(crate) struct Algorithms(pub(crate) Vec<KeyAlgorithm>);
 pub(crate) struct KeyFailures {
     pub(crate) algorithm: bool,
     pub(crate) attested: bool,
+    pub(crate) enrolled: bool,
     pub(crate) touch: bool,
     pub(crate) pin: bool,
     pub(crate) firmware: bool,
@@ -95,6 +98,11 @@ impl KeyCondition {
                 .algorithms
                 .as_ref()
                 .is_some_and(|a| !a.0.contains(&key.algorithm)),
+            enrolled: match key.tie {
+                Tie::Creator => self.enrolled,
+                Tie::Enrolled => false,
+                Tie::Nothing => true,
+            },
             ..KeyFailures::default()
         };
         match (&self.device, key.attested) {

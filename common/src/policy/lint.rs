@@ -77,7 +77,7 @@ pub fn lint(file: &str, source: &[u8], around: &Surroundings) -> Result<Vec<Lint
     {
         look.key(key);
     }
-    look.users(&policy.users);
+    look.users(&policy.users, checked.takes_any_key());
     for rule in &policy.rules {
         look.rule(rule);
     }
@@ -151,12 +151,14 @@ impl Look<'_> {
         self.note(Severity::Warning, code, position, message);
     }
 
-    fn users(&mut self, users: &[wire::User]) {
+    fn users(&mut self, users: &[wire::User], any_key: bool) {
         // The first user with a serial number, and whether that entry names one key.
         let mut serials: HashMap<u32, (&str, bool)> = HashMap::new();
         for user in users {
             let name = user.name.value.as_str();
-            if user.keys.is_empty() {
+            let mut usernames = user.usernames.iter();
+            let listed = usernames.any(|at| at.value != user.name.value);
+            if user.keys.is_empty() && !(any_key && listed) {
                 let message = format!(
                     "user {name} has no key and can't get anything; `touchstone key enrol` prints one"
                 );
@@ -281,6 +283,12 @@ impl Look<'_> {
         if let Some(at) = key.attested.as_ref().filter(|at| !at.value) {
             let message = "keys that no YubiKey vouches for can be copied".to_owned();
             self.warn("not-attested", Some(at.position), message);
+        }
+        if let Some(at) = key.enrolled.as_ref().filter(|at| !at.value) {
+            let message = "any key will do, and no YubiKey is needed: whoever Kubernetes takes for one of these users gets a \
+                           certificate, for a key in a computer's memory that programs there can copy"
+                .to_owned();
+            self.warn("not-enrolled", Some(at.position), message);
         }
         let rsa_only = key
             .algorithms

@@ -103,6 +103,16 @@ impl Rule {
         named.is_none_or(|named| named.iter().any(|pattern| pattern.matches(cluster)))
     }
 
+    /// Whether it takes keys that nobody enrolled.
+    pub(super) fn takes_any_key(&self) -> bool {
+        self.key.as_ref().is_some_and(|key| !key.enrolled)
+    }
+
+    /// Whether the user has what it takes to ask for what the rule grants: a key, or a name that is as good.
+    pub(super) fn is_open_to(&self, user: &User) -> bool {
+        !user.keys.is_empty() || (self.takes_any_key() && user.listed)
+    }
+
     pub(super) fn speaks_of(&self, group: &str) -> bool {
         self.groups.iter().any(|pattern| pattern.matches(group))
     }

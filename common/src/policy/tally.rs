@@ -102,6 +102,7 @@ impl Policy {
         let failed = self.approver_key.check(key);
         let words = [
             (failed.attested, "it is not proven to live in a YubiKey"),
+            (failed.enrolled, "it is not enrolled"),
             (failed.algorithm, "it is of another kind"),
             (failed.firmware, "the YubiKey's firmware is too old"),
             (failed.slot, "it is in another slot"),

@@ -10,7 +10,7 @@ mod linting;
 mod loading;
 mod properties;
 
-use super::{Facts, KeyFacts, Policy, Verdict};
+use super::{Facts, KeyFacts, Policy, Tie, Verdict};
 use crate::{
     attestation::{Attested, Firmware, PinPolicy, Slot, TouchPolicy},
     certificate::Validity,
@@ -64,6 +64,7 @@ struct Request {
     reason: String,
     algorithm: KeyAlgorithm,
     attested: Option<Attested>,
+    tie: Tie,
     now: Timestamp,
 }
 
@@ -80,6 +81,7 @@ fn request(user: &str, groups: &[&str]) -> Request {
         reason: "INC-4211 checkout latency".into(),
         algorithm: KeyAlgorithm::P256,
         attested: Some(attested()),
+        tie: Tie::Enrolled,
         now: "2026-07-01T10:00:00Z".parse().unwrap(),
     }
 }
@@ -125,6 +127,7 @@ impl Request {
             key: KeyFacts {
                 algorithm: self.algorithm,
                 attested: self.attested.as_ref(),
+                tie: self.tie,
             },
             now: self.now,
         }

@@ -13,6 +13,8 @@ pub struct User {
     /// Sorted.
     pub(super) teams: Vec<TeamId>,
     pub(super) keys: Vec<EnrolledKey>,
+    /// Whether the policy lists another name that Kubernetes knows the user under.
+    pub(super) listed: bool,
 }
 
 /// A key that speaks for a user.

@@ -80,6 +80,11 @@ pub(crate) struct Key {
     /// Whether the key must be proven to live in a YubiKey. Default: true.
     #[serde(default)]
     pub(crate) attested: Given<At<bool>>,
+    /// Whether the key must be one of the user's `keys`. Default: true. With false, beside `attested: false` and in a rule
+    /// alone, any key will do, such as one that was made in memory for one login: then only Kubernetes says who asks, under
+    /// one of the user's `usernames`.
+    #[serde(default)]
+    pub(crate) enrolled: Given<At<bool>>,
     /// The least touch policy of the key. Default: always.
     #[serde(default)]
     pub(crate) touch: Given<At<Touch>>,

@@ -13,7 +13,7 @@ use touchstone_common::{
     evidence::Evidence,
     key::PublicKey,
     name::UserName,
-    policy::{KeyFacts, Stage, Tally, User, Vote},
+    policy::{KeyFacts, Stage, Tally, Tie, User, Vote},
 };
 
 /// How many statements that count for nothing are told of.
@@ -289,6 +289,7 @@ fn key_of(
     let facts = KeyFacts {
         algorithm: key.algorithm(),
         attested: attested.as_deref(),
+        tie: Tie::Enrolled,
     };
     policy.check_approver_key(&facts).map_err(|what| {
         format!("{approver} signed with a key that is not what the policy's defaults ask: {what}")

@@ -8,7 +8,7 @@ use touchstone_common::{
     claims::Claims,
     csr::Request,
     name::{ClusterName, UserName},
-    policy::{Evaluation, Policy, User},
+    policy::{Evaluation, Policy, Tie, User},
     ttl::{Ttl, WaitLimit},
 };
 
@@ -177,16 +177,20 @@ pub(super) fn denied_by_policy(evaluation: &Evaluation) -> Denial {
     denial("DeniedByPolicy", evaluation.short())
 }
 
-/// Whose key it is, and what is known of it.
+/// What is known of a key that may ask.
 pub(super) struct Asking {
-    /// What verified evidence says; `None` where there is none and the key itself is enrolled.
+    /// What verified evidence says; `None` where there is none and the key itself is enrolled, or none needs to be.
     pub(super) attested: Option<Arc<Attested>>,
+    /// Enrolled, or brought by a creator whom Kubernetes knows.
+    pub(super) tie: Tie,
 }
 
 impl Asking {
+    /// `creator` is who Kubernetes says made the request; `None` where nobody but the key speaks for who asks.
     pub(super) fn with(
         request: &Request,
         user: &User,
+        creator: Option<&str>,
         snapshot: &Snapshot,
         cache: &EvidenceCache,
         now: Timestamp,
@@ -205,12 +209,22 @@ impl Asking {
         };
         let serial = attested.as_ref().map(|attested| attested.serial);
         let spki_sha256 = key.spki_sha256();
-        if user.has_enrolled(serial, &spki_sha256) {
-            return Ok(Self { attested });
-        }
         let name = user.name();
+        if user.has_enrolled(serial, &spki_sha256) {
+            let tie = Tie::Enrolled;
+            return Ok(Self { attested, tie });
+        }
+        let any_key = creator.filter(|_| snapshot.policy.takes_any_key());
+        if any_key.is_some_and(|creator| snapshot.policy.lists(creator, name)) {
+            let tie = Tie::Creator;
+            return Ok(Self { attested, tie });
+        }
         let entry = "`touchstone key enrol` prints the lines for the policy";
         let message = match serial {
+            None if any_key.is_some() => format!(
+                "the key is not enrolled for {name}, and a key that is not is taken only from a creator whom the policy lists \
+                 under `usernames` of {name}, by another name than that"
+            ),
             None => format!(
                 "the request carries no attestation, and its key is not enrolled by its hash for {name}; {entry}"
             ),

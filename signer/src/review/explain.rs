@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use touchstone_common::{
     csr::Request,
     policy::{
-        DescribedRequest, Evaluation, Facts, KeyFacts, Outcome, Policy, Verdict, Violation, Word,
+        DescribedRequest, Evaluation, Facts, KeyFacts, Outcome, Policy, Tie, Verdict, Violation,
+        Word,
     },
 };
 
@@ -66,6 +67,7 @@ pub fn explain(
         }
     };
     let objections = objections(&request, submission, snapshot, evidence, now);
+    let tie = tie(&request, submission, snapshot, evidence, now);
     let attested = request.evidence().and_then(|of_key| {
         let key = request.public_key();
         evidence.verify(of_key, key, &snapshot.roots, now).ok()
@@ -81,6 +83,7 @@ pub fn explain(
         key: KeyFacts {
             algorithm: request.public_key().algorithm(),
             attested: attested.as_deref(),
+            tie,
         },
         now,
     };
@@ -159,7 +162,15 @@ fn objections(
     let of_user = match user {
         Ok(user) => vec![
             check::creator(submission.username, request.user(), policy),
-            Asking::with(request, user, snapshot, evidence, now).map(drop),
+            Asking::with(
+                request,
+                user,
+                Some(submission.username),
+                snapshot,
+                evidence,
+                now,
+            )
+            .map(drop),
         ],
         Err(unknown) => vec![Err(unknown)],
     };
@@ -173,4 +184,18 @@ fn objections(
     .chain(of_user)
     .filter_map(Result::err)
     .collect()
+}
+
+/// What ties the key to who asks, for the rules to look at.
+fn tie(
+    request: &Request,
+    submission: &Submission<'_>,
+    snapshot: &Snapshot,
+    evidence: &EvidenceCache,
+    now: Timestamp,
+) -> Tie {
+    let creator = Some(submission.username);
+    let user = snapshot.policy.user(request.user());
+    user.and_then(|user| Asking::with(request, user, creator, snapshot, evidence, now).ok())
+        .map_or(Tie::Nothing, |asking| asking.tie)
 }

@@ -5,6 +5,7 @@ mod embedded;
 mod explaining;
 mod keys;
 mod rules;
+mod software;
 mod surroundings;
 mod yubikey;
 

@@ -26,7 +26,7 @@ use touchstone_common::{
     certificate::Validity,
     key::{KeyAlgorithm, SigningKey, SoftwareKey},
     name::{ClusterName, GroupName, UserName},
-    policy::{Facts, KeyFacts, Policy, Verdict},
+    policy::{Facts, KeyFacts, Policy, Tie, Verdict},
 };
 
 const USERS: usize = 50_000;
@@ -148,6 +148,7 @@ impl Touchstone {
             key: KeyFacts {
                 algorithm: KeyAlgorithm::P256,
                 attested: Some(&self.attested),
+                tie: Tie::Enrolled,
             },
             now: self.now,
         });

@@ -227,6 +227,7 @@ impl Check {
             serial: wire.serial.as_ref().map(|at| at.value),
             spki_sha256,
             attested,
+            is_new: wire.enrolled.as_ref().is_some_and(|at| !at.value),
             algorithm: wire
                 .algorithm
                 .as_ref()

@@ -81,6 +81,9 @@ pub(super) struct Key {
     pub(super) spki: Given<At<String>>,
     #[serde(default)]
     pub(super) attested: Given<At<bool>>,
+    /// Default: as the user's keys say.
+    #[serde(default)]
+    pub(super) enrolled: Given<At<bool>>,
     #[serde(default)]
     pub(super) algorithm: Given<At<Algorithm>>,
     #[serde(default)]

@@ -14,6 +14,7 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub(super) struct KeyParts {
     attested: Option<bool>,
+    enrolled: Option<(bool, Position)>,
     algorithms: Option<Algorithms>,
     touch: Option<Touch>,
     pin: Option<Pin>,
@@ -29,6 +30,8 @@ impl KeyParts {
         let attested = self.attested.or(defaults.attested).unwrap_or(true);
         KeyCondition {
             algorithms: self.algorithms.clone().or(defaults.algorithms.clone()),
+            // Never by default: the rule itself says it.
+            enrolled: self.enrolled.is_none_or(|(enrolled, _)| enrolled),
             device: attested.then(|| DeviceCondition {
                 touch: self.touch.or(defaults.touch).unwrap_or(Touch::Always),
                 pin: self.pin.or(defaults.pin).unwrap_or(Pin::Once),
@@ -38,9 +41,26 @@ impl KeyParts {
         }
     }
 
-    /// `attested: false` beside something that only an attestation can prove.
+    /// Where these are defaults, `enrolled: false`: what it gives up is given up rule by rule.
+    pub(super) fn enrols_nobody(&self) -> Option<Finding> {
+        let (_, position) = self.enrolled.filter(|(enrolled, _)| !enrolled)?;
+        Some(Finding {
+            position: Some(position),
+            message: "`enrolled: false` is no default: say it in each rule that takes any key"
+                .to_owned(),
+        })
+    }
+
+    /// `attested: false` beside something that only an attestation can prove, or `enrolled: false` without it.
     pub(super) fn contradiction(&self, defaults: &Self) -> Option<Finding> {
         let attested = self.attested.or(defaults.attested).unwrap_or(true);
+        if let (true, Some((false, position))) = (attested, self.enrolled) {
+            return Some(Finding {
+                position: Some(position),
+                message: "`enrolled: false` takes any key, also one that no YubiKey vouches for: say `attested: false` beside it"
+                    .to_owned(),
+            });
+        }
         let (key, position) = self.needs_attestation.filter(|_| !attested)?;
         Some(Finding {
             position: Some(position),
@@ -55,6 +75,7 @@ impl Check {
     pub(super) fn key_parts(&mut self, wire: &wire::Key) -> KeyParts {
         let mut parts = KeyParts {
             attested: wire.attested.as_ref().map(|at| at.value),
+            enrolled: wire.enrolled.as_ref().map(|at| (at.value, at.position)),
             ..KeyParts::default()
         };
         let mut needs = |key, position| {

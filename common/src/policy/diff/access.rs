@@ -33,7 +33,7 @@ pub(super) fn changes(old: &Policy, new: &Policy) -> Vec<AccessChange> {
     all
 }
 
-/// The rules that speak of each user who has a key, and of each Kubernetes group; in the order of the file.
+/// The rules that are open to each user, and those that speak of each Kubernetes group; in the order of the file.
 fn rules_by_subject(policy: &Policy) -> BTreeMap<String, Vec<usize>> {
     let mut everyone = Vec::new();
     let mut teams: HashMap<TeamId, Vec<usize>> = HashMap::new();
@@ -63,12 +63,16 @@ fn rules_by_subject(policy: &Policy) -> BTreeMap<String, Vec<usize>> {
         rules.dedup();
         rules
     };
-    let users = policy.users.iter().filter(|user| !user.keys.is_empty());
-    let users = users.map(|user| {
+    let users = policy.users.iter().filter_map(|user| {
         let own = named.get(user.name.as_str());
         let of_teams = user.teams.iter().filter_map(|team| teams.get(team));
         let rules = own.into_iter().chain(of_teams).flatten().copied();
-        (user.name.to_string(), sorted(rules.collect()))
+        // A rule that denies is of no matter to who can't ask.
+        let is_open = |i: &usize| policy.rules.get(*i).is_some_and(|r| r.is_open_to(user));
+        let can_ask = !user.keys.is_empty() || rules.clone().any(|i| is_open(&i));
+        let denies = |i: &usize| policy.rules.get(*i).is_some_and(|r| r.key.is_none());
+        let rules = rules.filter(|i| is_open(i) || denies(i)).collect();
+        can_ask.then(|| (user.name.to_string(), sorted(rules)))
     });
     let groups = groups
         .iter()

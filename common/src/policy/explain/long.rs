@@ -4,7 +4,7 @@ use crate::{
     name::GroupName,
     policy::{
         Policy,
-        evaluate::{Evaluation, Facts},
+        evaluate::{Evaluation, Facts, Tie},
         key::{Pin, Touch, algorithm_name},
         rule::Decision,
     },
@@ -43,8 +43,8 @@ impl fmt::Display for Long<'_> {
         writeln!(f, "  reason    {:?}", facts.reason)?;
         let algorithm = algorithm_name(facts.key.algorithm);
         match facts.key.attested {
-            None => writeln!(f, "  key       {algorithm}, no attestation")?,
-            Some(a) => writeln!(
+            None => write!(f, "  key       {algorithm}, no attestation")?,
+            Some(a) => write!(
                 f,
                 "  key       {algorithm} in YubiKey {} slot {}, firmware {}, PIN {}, touch {}{}",
                 a.serial,
@@ -59,6 +59,15 @@ impl fmt::Display for Long<'_> {
                 }
             )?,
         }
+        writeln!(
+            f,
+            "{}",
+            match facts.key.tie {
+                Tie::Creator => ", not enrolled; Kubernetes says who asks",
+                Tie::Enrolled => "",
+                Tie::Nothing => ", not enrolled",
+            }
+        )?;
         writeln!(f, "  time      {}", facts.now)?;
         writeln!(f)?;
         writeln!(f, "rules")?;

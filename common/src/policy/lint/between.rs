@@ -153,7 +153,7 @@ impl<'a> Look<'a> {
             .chain(members)
     }
 
-    /// A rule for people none of whom has a key. Names that nobody has are found elsewhere.
+    /// A rule for people none of whom can ask. Names that nobody has are found elsewhere.
     fn nobody(&mut self, rule: &Rule, written: &wire::Rule) {
         let Some(who) = rule
             .who
@@ -163,8 +163,16 @@ impl<'a> Look<'a> {
             return;
         };
         let users: Vec<_> = self.users_of(who).collect();
-        if !users.is_empty() && users.iter().all(|user| user.keys.is_empty()) {
-            let message = format!("nobody whom rule {:?} is for has a key", rule.name);
+        if !users.is_empty() && !users.iter().any(|user| rule.is_open_to(user)) {
+            let or_a_name = if rule.takes_any_key() {
+                ", or another name under `usernames`"
+            } else {
+                ""
+            };
+            let message = format!(
+                "nobody whom rule {:?} is for has a key{or_a_name}",
+                rule.name
+            );
             self.note(
                 Severity::Warning,
                 "unreachable-rule",
@@ -227,7 +235,7 @@ impl<'a> Look<'a> {
         };
         let asking: HashSet<&str> = self
             .users_of(who)
-            .filter(|user| !user.keys.is_empty())
+            .filter(|user| rule.is_open_to(user))
             .map(|user| user.name.as_str())
             .collect();
         let Some(name) = asking.intersection(able).min() else {

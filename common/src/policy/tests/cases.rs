@@ -77,6 +77,38 @@ fn what_is_not_as_expected_is_told_field_by_field() {
 }
 
 #[test]
+fn a_new_key_is_for_rules_that_take_any_key_and_for_a_creator_with_another_name() {
+    let policy = policy(&EXAMPLE.replacen(
+        "    decision: auto",
+        "    key: { attested: false, enrolled: false }\n    decision: auto",
+        1,
+    ));
+    let key = "key: { attested: false, enrolled: false, algorithm: ed25519 }";
+    for (with, verdict) in [
+        (
+            format!("creator: \"oidc:alice@example.com\", {key}"),
+            "approve",
+        ),
+        (key.to_owned(), "deny"),
+        (
+            "creator: \"oidc:alice@example.com\", key: { enrolled: false }".to_owned(),
+            "approve",
+        ),
+    ] {
+        let cases = Cases::parse(
+            "c",
+            format!(
+                "apiVersion: touchstone.dev/v1\nkind: PolicyTests\nat: 2026-07-01T10:00:00Z\ncases:\n- name: c\n  \
+                 request: {{ {ALICE}, groups: [\"jit:oncall:payments\"], {with} }}\n  expect: {{ verdict: {verdict} }}\n"
+            )
+            .as_bytes(),
+        )
+        .unwrap();
+        assert_eq!(cases.run(&policy)[0].mismatches, [], "{with}");
+    }
+}
+
+#[test]
 fn a_key_of_someone_else_and_a_creator_who_is_someone_else_are_denied() {
     for (with, because) in [
         (

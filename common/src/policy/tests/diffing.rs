@@ -48,6 +48,34 @@ fn fields(old: &Terms, new: &Terms) -> String {
 }
 
 #[test]
+fn who_has_no_key_gains_what_takes_any_key() {
+    let named = |rules: &str| {
+        with(rules).replace(
+            "name: carol, teams: [sre]",
+            "name: carol, teams: [sre], usernames: [\"sso:carol\"]",
+        )
+    };
+    let rule = |key: &str| {
+        format!(
+            "- {{ name: s, who: {{ teams: [sre] }}, groups: [s], decision: auto, key: {key} }}\n"
+        )
+    };
+    let any = rule("{ attested: false, enrolled: false }");
+    let diff = between(&named(&rule("{ attested: false }")), &named(&any));
+    assert_eq!(
+        access(&diff),
+        [
+            "bob s: key.enrolled none to false",
+            "carol s: gained, had []"
+        ]
+    );
+    assert_eq!(
+        access(&between(&with(A), &with(&format!("{A}{any}")))).len(),
+        1
+    );
+}
+
+#[test]
 fn a_policy_does_not_differ_from_itself_nor_from_its_rules_in_another_order() {
     assert_eq!(between(EXAMPLE, EXAMPLE), Diff::default());
     let b = "- { name: b, who: { teams: [sre] }, groups: [b], decision: auto }\n";

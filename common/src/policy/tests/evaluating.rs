@@ -4,8 +4,8 @@ use super::{Request, Verdict, attested, policy, request, rules};
 use crate::{
     attestation::{Firmware, PinPolicy, Slot, TouchPolicy},
     key::KeyAlgorithm,
-    name::{ClusterName, GroupName},
-    policy::{Policy, Stage},
+    name::{ClusterName, GroupName, UserName},
+    policy::{Policy, Stage, Tie},
     ttl::Ttl,
 };
 
@@ -288,6 +288,41 @@ fn a_key_without_attestation_gets_nothing_unless_the_rule_says_so() {
         bare.outcome(&with_key("{ attested: false, algorithms: [ed25519] }")),
         "deny"
     );
+}
+
+#[test]
+fn a_key_that_is_not_enrolled_gets_nothing_unless_the_rule_says_so_and_kubernetes_says_who_asks() {
+    let bare = |tie| {
+        request("alice", &["a"]).with(|r| {
+            r.attested = None;
+            r.tie = tie;
+        })
+    };
+    let any = with_key("{ attested: false, enrolled: false }");
+    assert_eq!(bare(Tie::Creator).outcome(&any), "approve 30m");
+    assert_eq!(bare(Tie::Nothing).outcome(&any), "deny");
+    for key in ["{ attested: false }", "{ attested: false, enrolled: true }"] {
+        assert_eq!(bare(Tie::Creator).outcome(&with_key(key)), "deny", "{key}");
+        assert_eq!(
+            bare(Tie::Enrolled).outcome(&with_key(key)),
+            "approve 30m",
+            "{key}"
+        );
+    }
+    // An attestation is no enrolment.
+    let strange = request("alice", &["a"]).with(|r| r.tie = Tie::Creator);
+    assert_eq!(strange.outcome(&rules(A_FOR_PAYMENTS)), "deny");
+}
+
+#[test]
+fn only_another_name_that_the_policy_lists_says_who_asks() {
+    let policy = rules(A_FOR_PAYMENTS);
+    let alice = UserName::parse("alice").unwrap();
+    assert!(policy.lists("oidc:alice", &alice));
+    for creator in ["alice", "bob", "oidc:bob", ""] {
+        assert!(!policy.lists(creator, &alice), "{creator:?}");
+    }
+    assert!(!policy.lists("oidc:alice", &UserName::parse("bob").unwrap()));
 }
 
 #[test]

@@ -111,6 +111,37 @@ fn weak_key_conditions_are_found() {
         ),
         [(Warning, "not-attested")]
     );
+    assert_eq!(
+        of(
+            "    decision: auto",
+            "    key: { attested: false, enrolled: false }\n    decision: auto"
+        ),
+        [(Warning, "not-attested"), (Warning, "not-enrolled")]
+    );
+}
+
+#[test]
+fn who_can_ask_with_any_key_needs_none() {
+    let text = |username: &str, key: &str| {
+        format!(
+            "apiVersion: touchstone.dev/v1\nkind: Policy\ncluster: prod\nusers:\n- {{ name: dave, teams: [t], usernames: [{username:?}] }}\n\
+             rules:\n- {{ name: r, who: {{ teams: [t] }}, groups: [g], decision: auto, key: {key} }}\n"
+        )
+    };
+    let codes = |text: &str| -> Vec<_> {
+        let found = findings(text).into_iter();
+        found.map(|(_, code, _)| code).collect()
+    };
+    let any = "{ attested: false, enrolled: false }";
+    assert_eq!(
+        codes(&text("oidc:dave", any)),
+        ["not-attested", "not-enrolled"]
+    );
+    for (username, key) in [("dave", any), ("oidc:dave", "{ attested: false }")] {
+        let found = codes(&text(username, key));
+        assert!(found.contains(&"user-without-keys"), "{found:?}");
+        assert!(found.contains(&"unreachable-rule"), "{found:?}");
+    }
 }
 
 #[test]

@@ -435,6 +435,19 @@ fn conditions_that_can_never_hold_are_refused() {
             "groups: [\"jit:oncall:cluster\"]",
             "groups: [\"a\"]\n    key: { attested: false, touch: cached }",
         ),
+        // It takes keys that no YubiKey vouches for, and has to say so; and it is no default.
+        (
+            "groups: [\"jit:oncall:cluster\"]",
+            "groups: [\"a\"]\n    key: { enrolled: false }",
+        ),
+        (
+            "groups: [\"jit:oncall:cluster\"]",
+            "groups: [\"a\"]\n    key: { attested: true, enrolled: false }",
+        ),
+        (
+            "attested: true, touch: always, pin: once, minFirmware: \"5.7.0\"",
+            "attested: false, enrolled: false",
+        ),
         (
             "reason: { pattern: \"^INC-[0-9]+ \", minLength: 12 }",
             "reason: {}",

@@ -6,7 +6,7 @@ use super::{EXAMPLE, Request, request, rules};
 use crate::{
     key::KeyAlgorithm,
     name::GroupName,
-    policy::{Decision, Policy, Verdict},
+    policy::{Decision, Policy, Tie, Verdict},
 };
 use model::Model;
 use proptest::prelude::*;
@@ -90,13 +90,20 @@ fn any_request() -> impl Strategy<Value = Request> {
     let leads = any::<bool>();
     let ttl = prop::option::of(600..7200_u64);
     let hour = 0..24_u8;
-    let key = (algorithm, any::<bool>());
+    let tie = prop::sample::select(vec![
+        Tie::Enrolled,
+        Tie::Enrolled,
+        Tie::Creator,
+        Tie::Nothing,
+    ]);
+    let key = (algorithm, any::<bool>(), tie);
     (user, groups, reason, key, leads, ttl, hour).prop_map(
-        |(user, groups, reason, (algorithm, attested), leads, ttl, hour)| {
+        |(user, groups, reason, (algorithm, attested, tie), leads, ttl, hour)| {
             let groups: Vec<_> = groups.into_iter().collect();
             request(user, &groups).with(|r| {
                 r.reason = reason.into();
                 r.algorithm = algorithm;
+                r.tie = tie;
                 r.now = format!("2026-07-01T{hour:02}:30:00Z").parse().unwrap();
                 r.ttl = ttl.map(|seconds| crate::ttl::Ttl::from_secs(seconds).unwrap());
                 if leads {

@@ -1,7 +1,10 @@
 //! Rules as the language is meant, judged by the plainest code that can be written for the few that these tests make.
 
 use super::super::Request;
-use crate::{key::KeyAlgorithm, policy::Decision};
+use crate::{
+    key::KeyAlgorithm,
+    policy::{Decision, Tie},
+};
 use jiff::tz::TimeZone;
 use std::fmt;
 
@@ -47,7 +50,7 @@ pub(super) const PATTERNS: [(&str, &[&str]); 8] = [
     ("jit:{namespace}", &["jit:team-x"]),
 ];
 
-pub(super) const CONDITIONS: [&str; 9] = [
+pub(super) const CONDITIONS: [&str; 10] = [
     "",
     ", reason: { pattern: \"^INC\" }",
     ", reason: { minLength: 3 }, maxTTL: 40m",
@@ -57,6 +60,7 @@ pub(super) const CONDITIONS: [&str; 9] = [
     ", key: { minFirmware: \"5.8.0\" }",
     ", hours: { from: \"22:00\", to: \"06:00\", zone: Asia/Tokyo }",
     ", clusters: [\"dev*\"]",
+    ", key: { attested: false, enrolled: false }",
 ];
 pub(super) const NIGHT: usize = 7;
 pub(super) const OTHER_CLUSTER: usize = 8;
@@ -98,13 +102,14 @@ impl Model {
     }
 
     fn holds(&self, request: &Request) -> bool {
-        // Of rules that grant: the key is a P-256 or P-384 key of firmware 5.7.1, or is not attested.
+        // Of rules that grant: the key is a P-256 or P-384 key of firmware 5.7.1, or is not attested; and is enrolled or not.
         let attested = request.attested.is_some();
-        let key = self.decision == Decision::Deny || attested;
+        let key = self.decision == Decision::Deny || (attested && request.tie == Tie::Enrolled);
         match self.condition {
             1 | 2 => key && !request.reason.is_empty(),
             4 => key && request.algorithm == KeyAlgorithm::P384,
-            5 => true,
+            5 => request.tie == Tie::Enrolled,
+            9 => request.tie != Tie::Nothing,
             6 => false,
             NIGHT => {
                 let tokyo = TimeZone::get("Asia/Tokyo").unwrap();
