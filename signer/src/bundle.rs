@@ -1,10 +1,18 @@
 //! The trust bundle: what API servers take as `--client-ca-file`, so that they believe the certificates of the CAs of a
 //! record.
 //!
-//! [`Bundle`] is the checked value. [`publish`] puts it into the cluster, [`published`] reads what stands there.
+//! [`Bundle`] is the checked value. [`publish`] puts it into the cluster; [`published`] is how it stands there, [`source`]
+//! reads it. [`sync`] keeps the [`file`](mod@file) on a control-plane node: what is published and what an operator
+//! [`include`]s, by the rules of [`merge`].
 
+pub mod file;
+pub mod include;
+pub mod merge;
 pub mod publish;
 pub mod published;
+pub mod source;
+pub mod sync;
+mod voice;
 
 use crate::ca::record::{Binding, Record};
 use aws_lc_rs::digest::{self, SHA256};

@@ -1,6 +1,7 @@
 //! The command line.
 
 pub mod audit;
+pub mod bundle;
 pub mod ca;
 pub mod crd;
 pub mod policy;
@@ -21,7 +22,7 @@ use tracing_subscriber::EnvFilter;
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failed, 2 command line, 3 policy, 4 data directory in use, 5 data directory or CA unusable, \
-6 audit log broken, 7 API server unusable";
+6 audit log broken, 7 API server unusable, 8 trust bundle not brought up to date, 130 interrupted";
 
 /// Approves, signs and records short-lived client certificates, as a policy says.
 #[derive(Debug, Parser)]
@@ -65,6 +66,9 @@ pub enum Command {
     /// The CA in the data directory
     #[command(subcommand)]
     Ca(ca::Ca),
+    /// The trust bundle: keep a control-plane node's file up to date, show what is published
+    #[command(subcommand)]
+    Bundle(bundle::Bundle),
     /// The audit log
     #[command(subcommand)]
     Audit(audit::Audit),
@@ -153,6 +157,10 @@ fn dispatch(arguments: Arguments) -> Result<(), Error> {
         Command::Ca(ca) => {
             start_log(arguments.log_format)?;
             ca.run()
+        }
+        Command::Bundle(bundle) => {
+            start_log(arguments.log_format)?;
+            runtime()?.block_on(bundle.run())
         }
         Command::Audit(audit) => audit.run(),
         Command::Policy(policy) => policy.run(),

@@ -1,8 +1,9 @@
 //! What can end the program, with its exit code and its remedy. Rendered at one edge: [`crate::command`].
 
 use crate::{
-    audit::AuditError, ca::CaError, command::policy::ManifestError, controller::ControllerError,
-    data_dir::DataDirError, reload::PolicyFileError, review::ReviewError,
+    audit::AuditError, bundle::sync::SyncError, ca::CaError, command::policy::ManifestError,
+    controller::ControllerError, data_dir::DataDirError, reload::PolicyFileError,
+    review::ReviewError,
 };
 use std::{fmt::Write as _, io, path::PathBuf, process::ExitCode};
 use touchstone_common::{certificate::CertificateError, policy::LoadError};
@@ -25,6 +26,10 @@ pub enum Exit {
     Audit = 6,
     /// The API server cannot be used.
     Api = 7,
+    /// The file with the trust bundle was not brought up to date.
+    Bundle = 8,
+    /// By a signal, before what was to be done once was done.
+    Interrupted = 130,
 }
 
 impl From<Exit> for ExitCode {
@@ -61,6 +66,9 @@ pub enum Error {
         /// What came back.
         source: Box<kube::Error>,
     },
+    /// The trust bundle.
+    #[error(transparent)]
+    Bundle(#[from] SyncError),
     /// The CA.
     #[error(transparent)]
     Ca(#[from] CaError),
@@ -73,6 +81,9 @@ pub enum Error {
     /// The cluster does not know Grants.
     #[error("find the Grant kind in the cluster: it is not installed")]
     GrantsMissing,
+    /// A signal ended it.
+    #[error("go on: it was interrupted")]
+    Interrupted,
     /// The issuing CA's certificate is none.
     #[error("use the issuing CA's certificate {}", path.display())]
     IssuingLoad {
@@ -200,6 +211,9 @@ impl Error {
             Self::Audit(error) | Self::Controller(ControllerError::Audit(error)) => {
                 audit_exit(error)
             }
+            Self::Bundle(SyncError::Source(error)) if error.is_of_the_api() => Exit::Api,
+            Self::Bundle(_) => Exit::Bundle,
+            Self::Interrupted => Exit::Interrupted,
             Self::Ca(error) | Self::Controller(ControllerError::Ca(error)) => match error {
                 CaError::DataDir(error) => data_exit(error),
                 _ => Exit::Data,
@@ -247,6 +261,7 @@ impl Error {
                 }
                 other => api_remedy(other),
             },
+            Self::Bundle(error) => error.remedy(),
             Self::Ca(error) | Self::Controller(ControllerError::Ca(error)) => error.remedy(),
             Self::Controller(ControllerError::Kubernetes { source, .. }) => api_remedy(source),
             Self::Controller(ControllerError::Review(_)) => "set this machine's clock, then start again".into(),
@@ -280,6 +295,7 @@ impl Error {
             Self::RequestRead { .. } => "name a readable file with --request".into(),
             Self::Review(_) => "name another time with --at".into(),
             Self::ApiServe(_)
+            | Self::Interrupted
             | Self::Output(_)
             | Self::PolicyDiffers { .. }
             | Self::PolicyLint { .. }

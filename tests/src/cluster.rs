@@ -59,6 +59,8 @@ pub struct Files {
     pub data: PathBuf,
     /// The policy file.
     pub policy: PathBuf,
+    /// What kube-apiserver has as `--client-ca-file`, and reads again when it changes; nothing where the API is embedded.
+    pub client_ca: Option<PathBuf>,
 }
 
 impl Cluster {
@@ -90,6 +92,15 @@ impl Cluster {
     #[must_use]
     pub fn files(&self) -> &Files {
         &self.files
+    }
+
+    /// The kubeconfig of an account that `deploy/` gives rights to; the administrator's where the API is embedded.
+    #[must_use]
+    pub fn kubeconfig_of(&self, account: &str) -> PathBuf {
+        match &self.control_plane {
+            Some(control_plane) => control_plane.kubeconfig(account),
+            None => self.files.admin_kubeconfig.clone(),
+        }
     }
 
     /// A folder that goes when the cluster does.

@@ -6,6 +6,7 @@
 use super::{Bundle, BundleError, sha256};
 use crate::ca::record::Binding;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use touchstone_common::name::ClusterName;
 
 /// The ConfigMap's name.
 pub const CONFIG_MAP: &str = "touchstone-trust-bundle";
@@ -76,9 +77,21 @@ pub fn read(metadata: &ObjectMeta, pem: Option<&str>) -> Result<Bundle, Publishe
             .ok_or(PublishedError::Annotation(name))
     };
     let pem = pem.ok_or(PublishedError::Missing)?;
+    let cluster = annotation(CLUSTER)?;
+    let uid = annotation(CLUSTER_UID)?;
+    // Both go into the comments of a file.
+    if ClusterName::parse(cluster).is_err() {
+        return Err(PublishedError::Annotation(CLUSTER));
+    }
+    if !uid
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    {
+        return Err(PublishedError::Annotation(CLUSTER_UID));
+    }
     let binding = Binding {
-        cluster: annotation(CLUSTER)?.clone(),
-        uid: annotation(CLUSTER_UID)?.clone(),
+        cluster: cluster.clone(),
+        uid: uid.clone(),
     };
     let revision = annotation(REVISION)?
         .parse()

@@ -59,6 +59,7 @@ pub(super) fn start_signer(dir: &Path, setup: &Setup, policy: &Path) -> (Running
         admin_kubeconfig: data.join("admin.kubeconfig"),
         policy: policy.to_owned(),
         data,
+        client_ca: None,
     };
     (signer, files)
 }

@@ -17,6 +17,7 @@ const PEOPLE: &[(&str, &str)] = &[
     ("alice@example.com", "engineers"),
     ("bob@example.com", "engineers,touchstone-approvers"),
     ("mallory@example.com", "engineers"),
+    ("touchstone-bundle-sync", "nodes"),
 ];
 
 /// What a suite's engineers may do with their own credentials.
@@ -64,7 +65,11 @@ pub(super) fn start(assets: &Path, dir: TempDir, policy: PathBuf, setup: Setup) 
         String::from_utf8_lossy(&output.stderr)
     );
 
-    let control_plane = start_control_plane(assets, dir.path(), &data.join("trust-bundle.pem"));
+    // In a folder of its own, for what keeps it up to date.
+    let client_ca = dir.path().join("client-ca/bundle.pem");
+    fs::create_dir(dir.path().join("client-ca")).expect("make a folder");
+    fs::copy(data.join("trust-bundle.pem"), &client_ca).expect("copy the trust bundle");
+    let control_plane = start_control_plane(assets, dir.path(), &client_ca);
     let files = Files {
         server: control_plane.server.clone(),
         server_ca: dir.path().join("apiserver/apiserver.crt"),
@@ -72,6 +77,7 @@ pub(super) fn start(assets: &Path, dir: TempDir, policy: PathBuf, setup: Setup) 
         admin_kubeconfig: control_plane.kubeconfig("admin"),
         policy,
         data,
+        client_ca: Some(client_ca),
     };
     apply(&files.admin_kubeconfig, dir.path(), "requesters.yaml", RBAC);
     // The signer has the permissions that deploy/ gives it and no others: one that is missing fails the suites.
@@ -87,6 +93,15 @@ pub(super) fn start(assets: &Path, dir: TempDir, policy: PathBuf, setup: Setup) 
         "approvers.yaml",
         include_str!("../../../deploy/approvers.yaml"),
     );
+    for (name, manifest) in [
+        ("bundle.yaml", include_str!("../../../deploy/bundle.yaml")),
+        (
+            "bundle-sync.yaml",
+            include_str!("../../../deploy/bundle-sync/rbac.yaml"),
+        ),
+    ] {
+        apply(&files.admin_kubeconfig, dir.path(), name, manifest);
+    }
     let crd = signer_program().arg("crd").output().expect("print the CRD");
     apply(
         &files.admin_kubeconfig,
@@ -215,6 +230,10 @@ fn start_control_plane(assets: &Path, dir: &Path, client_ca: &Path) -> ControlPl
                 "RBAC",
             ])
             .args(["--service-account-issuer", "https://touchstone.test"])
+            .args([
+                "--feature-gates=ClusterTrustBundle=true",
+                "--runtime-config=certificates.k8s.io/v1beta1=true",
+            ])
             .arg("--service-account-key-file")
             .arg(&public)
             .arg("--service-account-signing-key-file")

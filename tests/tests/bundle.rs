@@ -1,0 +1,154 @@
+//! The trust bundle on its way: published by the signer's account, kept in a file by `touchstone-signer bundle sync`, read
+//! by a real kube-apiserver where there is one.
+
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on ends"
+)]
+
+#[path = "bundle/faults.rs"]
+mod faults;
+#[path = "bundle/world.rs"]
+mod world;
+
+use serde_json::json;
+use std::{fs, os::unix::fs::PermissionsExt as _};
+use touchstone_signer::bundle::publish::Change;
+use touchstone_tests::child::Running;
+use world::{Ca, MAP, NAMESPACE, World};
+
+#[test]
+fn the_file_follows_a_rotation_and_the_api_server_believes_it_without_a_restart() {
+    let world = World::start();
+    let file = world.client_ca_file();
+    let cluster_ca = world.dir().join("cluster-ca.pem");
+    fs::write(&cluster_ca, &world.cas[2].certificate).expect("write the cluster's own CA");
+    let (old, new) = (&world.cas[0], &world.cas[1]);
+
+    let log = world.dir().join("sync.log");
+    let mut command = world.sync(&file);
+    command.arg("--include").arg(&cluster_ca);
+    let mut sync = Running::start("bundle sync", &mut command, &log);
+    // A quarter: the old one, both, the new one.
+    let steps: [(u64, &[&Ca]); 3] = [(1, &[old]), (2, &[old, new]), (3, &[new])];
+    for (revision, trusted) in steps {
+        let bundle = world.bundle(revision, trusted);
+        let published = world.publish(&bundle);
+        assert_ne!(published.config_map, Change::Unchanged);
+        sync.wait_until(world::PATIENCE, "the new revision in the file", || {
+            world::revision(&file) == Some(revision)
+        });
+        for ca in &world.cas {
+            let is_trusted = trusted.iter().any(|one| one.certificate == ca.certificate);
+            let is_in = world::holds(&file, ca);
+            assert_eq!(is_in, is_trusted || ca.name == "cluster", "{}", ca.name);
+            world.wait_until_believed(ca, is_in);
+        }
+        // What the harness gave it at first is not published, and stays all the same.
+        if let Some(first) = &world.first {
+            assert!(world::text(&file).contains(first));
+        }
+    }
+    let mode = fs::metadata(&file).expect("the file").permissions().mode();
+    assert_eq!(mode & 0o777, 0o644);
+    sync.terminate();
+    assert_eq!(
+        sync.wait(world::PATIENCE).code(),
+        Some(0),
+        "{}",
+        sync.output()
+    );
+    assert!(
+        sync.output().contains("brought up to date"),
+        "{}",
+        sync.output()
+    );
+}
+
+#[test]
+fn a_cluster_that_knows_cluster_trust_bundles_has_one_and_what_is_changed_there_is_put_right() {
+    let world = World::start();
+    let bundle = world.bundle(4, &[&world.cas[0], &world.cas[1]]);
+    let published = world.publish(&bundle);
+    assert_eq!(published.config_map, Change::Created);
+    let of_cluster = published.cluster_trust_bundle.expect("it is published");
+    let shown = world.show().succeeded();
+    let shown: serde_json::Value = serde_json::from_str(&shown.stdout).expect("JSON");
+    assert_eq!(shown["revision"], 4);
+    assert_eq!(shown["cluster"], "demo");
+    assert_eq!(shown["certificates"].as_array().map(Vec::len), Some(2));
+    assert_eq!(shown["sha256"], bundle.sha256());
+    if world.cluster.is_embedded() {
+        assert_eq!(of_cluster, None);
+        return;
+    }
+    assert_eq!(of_cluster, Some(Change::Created));
+    let object = "clustertrustbundle/touchstone.dev:client:trust-bundle";
+    let read = || {
+        world
+            .cluster
+            .kubectl_ok(["get", object, "-o", "jsonpath={.spec.trustBundle}"])
+    };
+    assert_eq!(read(), bundle.to_pem());
+    let patch = json!({ "spec": { "trustBundle": world.cas[2].certificate } });
+    world
+        .cluster
+        .kubectl_ok(["patch", object, "--type=merge", "-p", &patch.to_string()]);
+    let published = world.publish(&bundle);
+    assert_eq!(published.config_map, Change::Unchanged);
+    assert_eq!(
+        published.cluster_trust_bundle.expect("it is published"),
+        Some(Change::Repaired)
+    );
+    assert_eq!(read(), bundle.to_pem());
+    let next = world.bundle(5, &[&world.cas[1]]);
+    assert_eq!(
+        world
+            .publish(&next)
+            .cluster_trust_bundle
+            .expect("it is published"),
+        Some(Change::Updated)
+    );
+}
+
+#[test]
+fn what_would_change_is_shown_and_what_changed_is_said_once() {
+    let world = World::start();
+    let file = world.dir().join("client-ca.crt");
+    world.publish(&world.bundle(1, &[&world.cas[0]]));
+    let dry = world
+        .once(&file, &["--dry-run", "--output", "json"])
+        .succeeded();
+    let dry: serde_json::Value = serde_json::from_str(&dry.stdout).expect("JSON");
+    assert_eq!(
+        (&dry["changed"], &dry["dryRun"]),
+        (&json!(true), &json!(true))
+    );
+    assert_eq!(dry["added"][0]["commonName"], "old");
+    assert!(!file.exists());
+    let done = world.once(&file, &[]).succeeded();
+    assert!(
+        done.stdout.contains("changed:") && done.stdout.contains("\"old\""),
+        "{done}"
+    );
+    let again = world.once(&file, &[]).succeeded();
+    assert!(again.stdout.contains("nothing changes"), "{again}");
+    world.publish(&world.bundle(2, &[&world.cas[1]]));
+    let next = world.once(&file, &["--output", "json"]).succeeded();
+    let next: serde_json::Value = serde_json::from_str(&next.stdout).expect("JSON");
+    assert_eq!(next["added"][0]["commonName"], "new");
+    assert_eq!(next["removed"][0]["commonName"], "old");
+    assert_eq!(next["revision"], 2);
+    // A node's account may read the one ConfigMap; the embedded API's administrator finds that there is none.
+    let code = if world.cluster.is_embedded() {
+        world::REFUSED
+    } else {
+        world::API
+    };
+    world
+        .once(&file, &["--namespace", "kube-system"])
+        .failed(code, &["touchstone-trust-bundle", "--namespace"]);
+    world.cluster.kubectl_ok(["delete", "-n", NAMESPACE, MAP]);
+    world.show().failed(world::REFUSED, &["no ConfigMap"]);
+}
