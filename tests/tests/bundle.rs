@@ -14,7 +14,7 @@ mod world;
 
 use serde_json::json;
 use std::{fs, os::unix::fs::PermissionsExt as _};
-use touchstone_signer::bundle::publish::Change;
+use touchstone_signer::bundle::publish::{Change, PublishError};
 use touchstone_tests::child::Running;
 use world::{Ca, MAP, NAMESPACE, World};
 
@@ -110,6 +110,19 @@ fn a_cluster_that_knows_cluster_trust_bundles_has_one_and_what_is_changed_there_
             .expect("it is published"),
         Some(Change::Updated)
     );
+}
+
+#[test]
+fn a_config_map_that_was_made_immutable_is_named_and_made_again_once_it_is_deleted() {
+    let world = World::start();
+    world.publish(&world.bundle(1, &[&world.cas[0]]));
+    world.patch(&json!({ "immutable": true }));
+    let next = world.bundle(2, &[&world.cas[1]]);
+    let error = world.try_publish(&next).expect_err("it cannot be changed");
+    assert!(matches!(error, PublishError::Immutable { .. }), "{error}");
+    assert!(error.remedy().contains(MAP), "{}", error.remedy());
+    world.cluster.kubectl_ok(["delete", "-n", NAMESPACE, MAP]);
+    assert_eq!(world.publish(&next).config_map, Change::Created);
 }
 
 #[test]

@@ -108,17 +108,13 @@ pub fn plan(
         check(published, has)?;
     }
     let published = published.or(before.published.as_ref());
-    let named = fingerprints(
-        published
-            .into_iter()
-            .flat_map(Bundle::certificates)
-            .chain(included),
-    );
-    let kept = before
-        .others
-        .iter()
-        .filter(|one| !named.contains(&one.fingerprint()));
-    finish(before, published, included, kept.cloned().collect())
+    // In the order in which they stand: two programs that include different files do not write in turns for ever.
+    finish(
+        before,
+        published,
+        before.others.iter().chain(included),
+        included,
+    )
 }
 
 /// The plan that takes what is published and included, whatever the file holds.
@@ -135,7 +131,7 @@ pub fn overwrite(
         Existing::Content(content) => content,
         Existing::Damaged | Existing::Missing | Existing::Other => &nothing,
     };
-    finish(before, published, included, Vec::new())
+    finish(before, published, included, included)
 }
 
 fn check(published: &Bundle, has: &Bundle) -> Result<(), Refusal> {
@@ -159,17 +155,22 @@ fn check(published: &Bundle, has: &Bundle) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn finish(
+fn finish<'a>(
     before: &Content,
     published: Option<&Bundle>,
+    others: impl IntoIterator<Item = &'a CaCertificate>,
     included: &[CaCertificate],
-    kept: Vec<CaCertificate>,
 ) -> Result<Plan, Refusal> {
     let mut seen = fingerprints(published.into_iter().flat_map(Bundle::certificates));
-    let others = included
-        .iter()
-        .chain(&kept)
+    let others: Vec<CaCertificate> = others
+        .into_iter()
         .filter(|one| seen.insert(one.fingerprint()))
+        .cloned()
+        .collect();
+    let named = fingerprints(included);
+    let kept = others
+        .iter()
+        .filter(|one| !named.contains(&one.fingerprint()))
         .cloned()
         .collect();
     let content = Content {

@@ -82,6 +82,24 @@ fn what_was_cut_off_is_told_from_what_was_never_a_bundle() {
     assert!(matches!(read(&path).unwrap(), Existing::Other));
 }
 
+/// What a crash leaves between any two writes: no new file, a part of one, a whole one that was not renamed.
+#[test]
+fn whatever_a_crash_left_beside_the_file_it_is_the_old_one_and_the_next_write_works() {
+    let (temp, path) = folder();
+    let (old, new) = (content(), content());
+    let text = new.to_text();
+    let beside = temp.path().join(".ca.crt.new");
+    for length in (0..=text.len()).step_by(97).chain([text.len()]) {
+        Held::of(&path).unwrap().write(&old).unwrap();
+        fs::write(&beside, text.get(..length).unwrap()).unwrap();
+        fs::set_permissions(&beside, Permissions::from_mode(0o400)).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), old.to_text());
+        Held::of(&path).unwrap().write(&new).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        assert!(!beside.exists());
+    }
+}
+
 #[test]
 fn the_owner_of_the_file_stays_its_owner() {
     let (_temp, path) = folder();

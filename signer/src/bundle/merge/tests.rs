@@ -146,3 +146,19 @@ fn what_is_no_bundle_is_not_written_over_and_nothing_is_no_plan() {
         assert!(plan(&existing, published.as_ref(), &[]).unwrap().changed);
     }
 }
+
+#[test]
+fn two_that_include_different_cas_agree_on_one_file() {
+    let cas = cas();
+    let published = bundle(&cas, 1, HAS);
+    let look = |existing: &Existing, included: usize| {
+        let plan = plan(existing, published.as_ref(), &some(&cas, included)).unwrap();
+        (plan.changed, Existing::Content(plan.content))
+    };
+    let (_, file) = look(&Existing::Missing, 0b10);
+    let (changed, file) = look(&file, 0b100);
+    assert!(changed);
+    for included in [0b10, 0b100, 0b10, 0b110] {
+        assert!(!look(&file, included).0);
+    }
+}
