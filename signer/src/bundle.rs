@@ -20,7 +20,7 @@ use std::collections::BTreeSet;
 use touchstone_common::certificate::{self, CaCertificate, CertificateError};
 
 /// The namespace that it is in where nobody says otherwise; `deploy/bundle.yaml` makes it.
-pub const NAMESPACE: &str = "touchstone-system";
+pub const NAMESPACE: &str = "touchstone";
 /// The most certificates of one bundle: every handshake of an API server looks through them.
 pub const MAX_CERTIFICATES: usize = 64;
 

@@ -15,8 +15,8 @@ mod world;
 use serde_json::json;
 use std::{fs, os::unix::fs::PermissionsExt as _};
 use touchstone_signer::bundle::publish::{Change, PublishError};
-use touchstone_tests::child::Running;
-use world::{Ca, MAP, NAMESPACE, World};
+use touchstone_tests::{child::Running, engineer::Ran};
+use world::{CLUSTER_TRUST_BUNDLE, Ca, MAP, World};
 
 #[test]
 fn the_file_follows_a_rotation_and_the_api_server_believes_it_without_a_restart() {
@@ -84,17 +84,23 @@ fn a_cluster_that_knows_cluster_trust_bundles_has_one_and_what_is_changed_there_
         return;
     }
     assert_eq!(of_cluster, Some(Change::Created));
-    let object = "clustertrustbundle/touchstone.dev:client:trust-bundle";
     let read = || {
-        world
-            .cluster
-            .kubectl_ok(["get", object, "-o", "jsonpath={.spec.trustBundle}"])
+        world.cluster.kubectl_ok([
+            "get",
+            CLUSTER_TRUST_BUNDLE,
+            "-o",
+            "jsonpath={.spec.trustBundle}",
+        ])
     };
     assert_eq!(read(), bundle.to_pem());
     let patch = json!({ "spec": { "trustBundle": world.cas[2].certificate } });
-    world
-        .cluster
-        .kubectl_ok(["patch", object, "--type=merge", "-p", &patch.to_string()]);
+    world.cluster.kubectl_ok([
+        "patch",
+        CLUSTER_TRUST_BUNDLE,
+        "--type=merge",
+        "-p",
+        &patch.to_string(),
+    ]);
     let published = world.publish(&bundle);
     assert_eq!(published.config_map, Change::Unchanged);
     assert_eq!(
@@ -121,7 +127,7 @@ fn a_config_map_that_was_made_immutable_is_named_and_made_again_once_it_is_delet
     let error = world.try_publish(&next).expect_err("it cannot be changed");
     assert!(matches!(error, PublishError::Immutable { .. }), "{error}");
     assert!(error.remedy().contains(MAP), "{}", error.remedy());
-    world.cluster.kubectl_ok(["delete", "-n", NAMESPACE, MAP]);
+    world.delete_config_map();
     assert_eq!(world.publish(&next).config_map, Change::Created);
 }
 
@@ -159,9 +165,11 @@ fn what_would_change_is_shown_and_what_changed_is_said_once() {
     } else {
         world::API
     };
-    world
-        .once(&file, &["--namespace", "kube-system"])
-        .failed(code, &["touchstone-trust-bundle", "--namespace"]);
-    world.cluster.kubectl_ok(["delete", "-n", NAMESPACE, MAP]);
+    let mut elsewhere = world::sync(&world.cluster.kubeconfig_of("touchstone-bundle-sync"));
+    elsewhere
+        .args(["--once", "--namespace", "kube-system", "--out"])
+        .arg(&file);
+    Ran::of(&mut elsewhere).failed(code, &["touchstone-trust-bundle", "--namespace"]);
+    world.delete_config_map();
     world.show().failed(world::REFUSED, &["no ConfigMap"]);
 }

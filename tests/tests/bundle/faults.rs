@@ -1,6 +1,6 @@
 //! What goes wrong on the way: the file stays as good as it was.
 
-use crate::world::{API, NAMESPACE, PATIENCE, REFUSED, World, holds, revision, text};
+use crate::world::{API, PATIENCE, REFUSED, World, holds, revision, text};
 use serde_json::json;
 use std::{
     fs,
@@ -93,9 +93,7 @@ fn whatever_stands_in_the_config_map_the_file_loses_nothing_by_it() {
     let error = world.try_publish(&older).expect_err("an older bundle");
     assert!(matches!(error, PublishError::Newer { .. }), "{error}");
     assert!(error.remedy().contains("--overwrite"), "{}", error.remedy());
-    world
-        .cluster
-        .kubectl_ok(["delete", "-n", NAMESPACE, crate::MAP]);
+    world.delete_config_map();
     world.publish(&older);
     world.once(&file, &[]).failed(REFUSED, &["--overwrite"]);
     world.once(&file, &["--overwrite"]).succeeded();
@@ -245,12 +243,12 @@ mount -t tmpfs -o size=64k tmpfs "$1"
 cp "$4" "$1/ca.crt"
 head -c 1000000 /dev/zero >"$1/ballast" 2>/dev/null || true
 status=0
-"$2" bundle sync --kubeconfig "$3" --out "$1/ca.crt" --once || status=$?
+"$2" bundle sync --kubeconfig "$3" --namespace "$5" --out "$1/ca.crt" --once || status=$?
 echo "full: $status"
 cmp "$1/ca.crt" "$4" && echo "as it was"
 ls -A "$1"
 rm "$1/ballast"
-"$2" bundle sync --kubeconfig "$3" --out "$1/ca.crt" --once
+"$2" bundle sync --kubeconfig "$3" --namespace "$5" --out "$1/ca.crt" --once
 "#;
     let root = rustix::process::geteuid().is_root();
     let mut command = Command::new("unshare");
@@ -261,6 +259,7 @@ rm "$1/ballast"
         .arg(program("touchstone-signer"))
         .arg(world.cluster.kubeconfig_of("touchstone-bundle-sync"))
         .arg(&before)
+        .arg(world.namespace)
         .stdin(Stdio::null());
     let ran = Ran::of(&mut command).succeeded();
     assert!(ran.stdout.contains(&format!("full: {REFUSED}")), "{ran}");
@@ -359,9 +358,7 @@ fn while_the_api_is_away_the_file_stays_and_a_missing_one_has_what_is_included()
     sync.wait_until(PATIENCE, "the file's content", || text(&file) == kept);
 
     // The ConfigMap is deleted, emptied, and there again.
-    world
-        .cluster
-        .kubectl_ok(["delete", "-n", NAMESPACE, crate::MAP]);
+    world.delete_config_map();
     sync.wait_until(PATIENCE, "a word on it", || {
         sync_says(&world, "no ConfigMap")
     });

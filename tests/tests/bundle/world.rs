@@ -29,8 +29,13 @@ use touchstone_tests::{
     policy::policy,
 };
 
-pub(crate) const NAMESPACE: &str = "touchstone-system";
+/// Where `deploy/bundle.yaml` lets the signer's account publish.
+const DEPLOYED: &str = "touchstone";
+/// On the embedded API, which has a signer that publishes in it, one that nobody else writes in.
+const UNUSED: &str = "bundle-test";
 pub(crate) const MAP: &str = "configmap/touchstone-trust-bundle";
+pub(crate) const CLUSTER_TRUST_BUNDLE: &str =
+    "clustertrustbundle/touchstone.dev:client:trust-bundle";
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// The exit code of a bundle that is not taken.
 pub(crate) const REFUSED: i32 = 8;
@@ -53,19 +58,29 @@ pub(crate) struct World {
     pub(crate) uid: String,
     /// What stands in kube-apiserver's file from the start.
     pub(crate) first: Option<String>,
+    /// Where the test publishes.
+    pub(crate) namespace: &'static str,
     runtime: tokio::runtime::Runtime,
 }
 
 impl World {
     pub(crate) fn start() -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let cluster = Cluster::start(&Setup {
+        let mut cluster = Cluster::start(&Setup {
             policy: policy(&[]),
             attestation_roots: Vec::new(),
         });
-        if cluster.is_embedded() {
-            cluster.kubectl_ok(["create", "namespace", NAMESPACE]);
-        }
+        let namespace = if cluster.is_embedded() {
+            cluster.kubectl_ok(["create", "namespace", UNUSED]);
+            UNUSED
+        } else {
+            // The test publishes in its place.
+            cluster.kill_signer();
+            for object in [MAP, CLUSTER_TRUST_BUNDLE] {
+                cluster.kubectl_ok(["delete", "--ignore-not-found", "-n", DEPLOYED, object]);
+            }
+            DEPLOYED
+        };
         let uid =
             cluster.kubectl_ok(["get", "ns", "kube-system", "-o", "jsonpath={.metadata.uid}"]);
         let folder = cluster.dir().join("cas");
@@ -77,6 +92,7 @@ impl World {
             cas,
             uid,
             first,
+            namespace,
             runtime: tokio::runtime::Runtime::new().expect("start a runtime"),
         }
     }
@@ -113,7 +129,7 @@ impl World {
                 .await
                 .expect("a kubeconfig");
             let client = Client::try_from(config).expect("a client");
-            Publisher::new(client, NAMESPACE, "touchstone.dev/client")
+            Publisher::new(client, self.namespace, "touchstone.dev/client")
                 .publish(bundle)
                 .await
         })
@@ -138,8 +154,20 @@ impl World {
 
     pub(crate) fn patch(&self, patch: &Value) {
         let patch = patch.to_string();
+        self.cluster.kubectl_ok([
+            "patch",
+            "-n",
+            self.namespace,
+            MAP,
+            "--type=merge",
+            "-p",
+            &patch,
+        ]);
+    }
+
+    pub(crate) fn delete_config_map(&self) {
         self.cluster
-            .kubectl_ok(["patch", "-n", NAMESPACE, MAP, "--type=merge", "-p", &patch]);
+            .kubectl_ok(["delete", "-n", self.namespace, MAP]);
     }
 
     /// `bundle sync` with the rights of a node's account.
@@ -150,11 +178,8 @@ impl World {
     }
 
     pub(crate) fn sync_with(&self, kubeconfig: &Path) -> Command {
-        let mut command = Command::new(program("touchstone-signer"));
-        command
-            .args(["bundle", "sync", "--kubeconfig"])
-            .arg(kubeconfig)
-            .env("RUST_LOG", "info");
+        let mut command = sync(kubeconfig);
+        command.args(["--namespace", self.namespace]);
         command
     }
 
@@ -165,7 +190,8 @@ impl World {
     pub(crate) fn show(&self) -> Ran {
         let mut command = Command::new(program("touchstone-signer"));
         command
-            .args(["bundle", "show", "--output", "json", "--kubeconfig"])
+            .args(["bundle", "show", "--output", "json"])
+            .args(["--namespace", self.namespace, "--kubeconfig"])
             .arg(self.cluster.kubeconfig_of("touchstone-bundle-sync"));
         Ran::of(&mut command)
     }
@@ -270,6 +296,16 @@ impl Ca {
             leaf_key: read("leaf.key"),
         }
     }
+}
+
+/// `bundle sync`, without a file and a namespace.
+pub(crate) fn sync(kubeconfig: &Path) -> Command {
+    let mut command = Command::new(program("touchstone-signer"));
+    command
+        .args(["bundle", "sync", "--kubeconfig"])
+        .arg(kubeconfig)
+        .env("RUST_LOG", "info");
+    command
 }
 
 fn openssl(command: &mut Command) {
