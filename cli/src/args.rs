@@ -150,6 +150,17 @@ pub struct Login {
     /// Why: for the policy, the approvers and the record
     #[arg(long, default_value = "")]
     pub reason: String,
+    /// Make a key in memory for this login instead, without a YubiKey; only where the policy takes any key
+    #[arg(
+        long,
+        value_name = "KIND",
+        value_enum,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "p256",
+        conflicts_with_all = ["slot", "no_card_write", "no_wait", "resume", "serial", "pin_file", "management_key_file"]
+    )]
+    pub software_key: Option<SoftwareKind>,
     /// The slot your key is in
     #[arg(long, default_value = "9a")]
     pub slot: Slot,
@@ -174,6 +185,15 @@ pub struct Login {
     /// Writing.
     #[command(flatten)]
     pub management: ManagementArgs,
+}
+
+/// A kind of key that is made in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SoftwareKind {
+    /// Ed25519.
+    Ed25519,
+    /// ECDSA on P-256.
+    P256,
 }
 
 /// `status`.

@@ -3,7 +3,7 @@
 use crate::{
     api::ApiError, approval::ApprovalError, card::CardError, config::ConfigError,
     credential::CredentialError, kubeconfig::file::KubeconfigError, pin::PinError,
-    proxy::ProxyError, submit::SubmitError, terminal::TerminalError,
+    proxy::ProxyError, software::SoftwareError, submit::SubmitError, terminal::TerminalError,
 };
 use touchstone_common::{
     attestation::AttestationError, certificate::CertificateError, claims::ClaimsError,
@@ -234,6 +234,9 @@ pub enum Error {
         /// What is in it.
         what: String,
     },
+    /// A key in memory.
+    #[error(transparent)]
+    Software(#[from] SoftwareError),
     /// The request.
     #[error(transparent)]
     Submit(#[from] SubmitError),
@@ -301,6 +304,7 @@ impl Error {
             Self::Run { .. } => Exit::NoProgram,
             Self::Unhealthy(_) => Exit::Unhealthy,
             Self::SlotOccupied { .. } => Exit::SlotOccupied,
+            Self::Software(error) => error.exit(),
             Self::Submit(error) => match error {
                 SubmitError::Denied { .. } => Exit::Denied,
                 SubmitError::Failed { .. } => Exit::Failed,
@@ -346,6 +350,7 @@ impl Error {
                 "choose another slot with --slot, or add --overwrite: the key in it is then gone for ever"
                     .to_owned(),
             ),
+            Self::Software(error) => error.remedy(),
             Self::Submit(error) => error.remedy(),
             Self::Claims(_)
             | Self::Ended(_)

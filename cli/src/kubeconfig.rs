@@ -35,6 +35,8 @@ pub struct Wanted {
     pub command: String,
     /// How long a certificate shall live; by default as it is there, or thirty minutes.
     pub ttl: Option<Ttl>,
+    /// Whether kubectl gets a key in memory, for the server itself.
+    pub software_key: bool,
 }
 
 /// Why a kubeconfig's text was left as it is.
@@ -277,11 +279,14 @@ pub fn whole(wanted: &Wanted) -> String {
     let ttl = wanted
         .ttl
         .map_or_else(|| "30m".to_owned(), |ttl| ttl.to_string());
-    let arguments = [
+    let mut arguments = vec![
         "credential".to_owned(),
         format!("--cluster={}", wanted.cluster),
         format!("--ttl={ttl}"),
     ];
+    if wanted.software_key {
+        arguments.push("--software-key".to_owned());
+    }
     let item = |lines: String| {
         let lines: Vec<&str> = lines.lines().collect();
         format!("- {}\n", lines.join("\n  "))

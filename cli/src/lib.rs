@@ -19,6 +19,7 @@ pub mod logging;
 pub mod output;
 pub mod pin;
 pub mod proxy;
+pub mod software;
 pub mod submit;
 pub mod talk;
 pub mod terminal;

@@ -16,6 +16,7 @@ mod forward;
 mod keeper;
 mod listener;
 pub mod local;
+pub mod locked;
 mod pins;
 pub mod place;
 mod request;
@@ -23,6 +24,7 @@ mod run;
 mod trouble;
 mod upgrade;
 mod upstream;
+mod vault;
 mod voice;
 
 pub use error::ProxyError;
@@ -55,6 +57,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use touchstone_common::{attestation::Slot, ttl::Ttl};
 use trouble::Trouble;
+use vault::Vault;
 
 /// After a question that nobody answered, programs without a terminal are not allowed to ask again for this long.
 const COOL_DOWN: Duration = Duration::from_secs(60);
@@ -74,6 +77,7 @@ pub(crate) struct Proxy {
     rules: Rules,
     clients: Arc<Clients>,
     pins: Arc<Pins>,
+    vault: Vault,
     person: Option<Person>,
     counts: Arc<Counts>,
     epoch: RwLock<Option<Arc<Epoch>>>,
@@ -269,6 +273,7 @@ impl Proxy {
             user: None,
             ttl,
             reason,
+            software_key: None,
             slot,
             no_card_write: true,
             no_wait: false,
@@ -348,6 +353,7 @@ impl Proxy {
             open_streams: wide(self.counts.streams.load(Ordering::Relaxed)),
             connections: wide(self.counts.connections.load(Ordering::Relaxed)),
             signatures: self.counts.signatures.load(Ordering::Relaxed),
+            software_key: self.vault.certificate(),
             holds_card: epoch.is_some_and(|epoch| epoch.upstream().keeper().holds_card()),
         }
     }

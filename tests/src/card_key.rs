@@ -1,7 +1,7 @@
 //! A P-256 key in a virtual YubiKey that is driven without a reader: for suites and benchmarks that need many requests of
 //! attested keys, not a card service.
 
-use crate::yubikey::{Applet, Firmware, State, sensor::Fixed, tlv};
+use crate::yubikey::{Applet, Firmware, State, keys::PrivateKey, sensor::Fixed, slot::Slot, tlv};
 use aes::cipher::{BlockCipherEncrypt, KeyInit};
 use sha2::{Digest, Sha256};
 use std::sync::{Mutex, PoisonError};
@@ -99,6 +99,22 @@ impl CardKey {
     #[must_use]
     pub fn attestation_root(&self) -> &str {
         &self.root
+    }
+
+    /// The private key, PKCS#8 in PEM: what no YubiKey gives, for clients that know no cards.
+    ///
+    /// # Panics
+    /// When the card holds another key than [`CardKey::generate`] made.
+    #[must_use]
+    pub fn private_key(&self) -> String {
+        use p256::pkcs8::EncodePrivateKey as _;
+        let applet = self.applet.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = Slot::new(SLOT).expect("a slot");
+        let Some(PrivateKey::P256(key)) = applet.state().private_key(slot) else {
+            panic!("no key of P-256 in slot 9a");
+        };
+        let der = key.to_pkcs8_der().expect("a key can be encoded");
+        pem::encode(&pem::Pem::new("PRIVATE KEY", der.as_bytes()))
     }
 
     /// A request signed by the card, PEM: for thirty minutes, with a new nonce, made at `now`.

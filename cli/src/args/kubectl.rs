@@ -1,6 +1,6 @@
 //! What brings kubectl to the key: `setup`, `kubectl`, `exec`, `doctor`, `proxy`, `credential`.
 
-use super::{CardArgs, PinArgs};
+use super::{CardArgs, PinArgs, SoftwareKind};
 use clap::{Args, ValueEnum, ValueHint};
 use std::{ffi::OsString, fmt, path::PathBuf};
 use touchstone_common::{attestation::Slot, ttl::Ttl};
@@ -52,6 +52,9 @@ pub struct RunArgs {
     /// How long a certificate shall live that is asked for
     #[arg(long, default_value = "30m")]
     pub ttl: Ttl,
+    /// Use the key of touchstone login --software-key, without the proxy
+    #[arg(long)]
+    pub software_key: bool,
 }
 
 /// `kubectl`.
@@ -177,6 +180,18 @@ pub struct Credential {
     /// The cluster, as `touchstone config list` names it
     #[arg(long, value_name = "NAME")]
     pub cluster: String,
+    /// Give kubectl a key that is in memory only, for the cluster itself instead of the proxy; made when there is none and
+    /// --group says what for; only where the policy takes any key
+    #[arg(
+        long,
+        value_name = "KIND",
+        value_enum,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "p256",
+        conflicts_with_all = ["slot", "serial", "pin_file", "pin_cache", "renew", "allow_impersonation"]
+    )]
+    pub software_key: Option<SoftwareKind>,
     /// What to ask for.
     #[command(flatten)]
     pub wanted: WantedArgs,

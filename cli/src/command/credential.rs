@@ -1,7 +1,8 @@
 //! `touchstone credential`: what kubectl runs to get at the proxy, and what starts the proxy when none runs.
 
+use super::login;
 use crate::{
-    args::Credential,
+    args::{CardArgs, Credential, Login, ManagementArgs, PinArgs, PinCache, SoftwareKind},
     config::Config,
     credential::Store,
     error::Error,
@@ -10,13 +11,16 @@ use crate::{
     pin::{PinError, PinSource},
     proxy::{
         ProxyError,
-        control::{CredentialWanted, Event, Line, LoopbackCredential, PinAnswer, Question},
+        control::{self, CredentialWanted, Event, Line, LoopbackCredential, PinAnswer, Question},
         own_terminal,
         place::Place,
     },
+    software::{SoftwareCredential, SoftwareError},
+    talk::Person,
     terminal::TerminalError,
     touch::Notice as _,
 };
+use jiff::Timestamp;
 use serde_json::json;
 use std::{
     env,
@@ -25,8 +29,10 @@ use std::{
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::Arc,
     time::Duration,
 };
+use touchstone_common::{attestation::Slot, ttl::Ttl};
 
 /// Longer than all that the proxy waits for, one after the other: PIN, touch, approval, touch.
 const ANSWER_WITHIN: Duration = Duration::from_secs(300);
@@ -41,10 +47,12 @@ pub(super) fn run(args: &Credential, output: Output) -> Result<(), Error> {
     let cluster = Config::load()?.cluster(&args.cluster)?;
     let cluster = cluster.name().as_str();
     let store = Store::open()?;
-    let mut line = match Line::open(&store, cluster)? {
-        Some(line) => line,
-        None => start(args, &store, cluster)?,
-    };
+    if let Some(kind) = args.software_key {
+        let credential = software(args, kind, &store, cluster, output)?;
+        let (certificate, not_after) = (&credential.chain, credential.certificate.not_after);
+        return output.text(&exec_credential(certificate, &credential.key, not_after));
+    }
+    let mut line = open(&store, cluster, &Start::of(args))?;
     let terminal = own_terminal();
     let answers = terminal.is_some() || args.pin.pin_file.is_some();
     line.ask(&Question::Credential(CredentialWanted {
@@ -67,7 +75,109 @@ pub(super) fn run(args: &Credential, output: Output) -> Result<(), Error> {
             other => return Err(line.unexpected(&other).into()),
         }
     };
-    output.text(&exec_credential(&credential))
+    let LoopbackCredential {
+        certificate,
+        key,
+        not_after,
+    } = &credential;
+    output.text(&exec_credential(certificate, key, *not_after))
+}
+
+/// The one that the background process keeps, or a new one. Of many that find none at once, one asks for it.
+fn software(
+    args: &Credential,
+    kind: SoftwareKind,
+    store: &Store,
+    cluster: &str,
+    output: Output,
+) -> Result<SoftwareCredential, Error> {
+    let kept = || -> Result<_, Error> {
+        let kept = control::held(store, cluster)?;
+        Ok(kept.filter(|kept| kept.certificate.will_do(&args.wanted.group)))
+    };
+    if let Some(kept) = kept()? {
+        return Ok(kept);
+    }
+    let _alone = login::software::alone(store, cluster)?;
+    if let Some(kept) = kept()? {
+        return Ok(kept);
+    }
+    if args.wanted.group.is_empty() {
+        return Err(SoftwareError::None(cluster.to_owned()).into());
+    }
+    let login = Login {
+        cluster: cluster.to_owned(),
+        group: args.wanted.group.clone(),
+        user: None,
+        ttl: args.wanted.ttl,
+        reason: args.wanted.reason.clone().unwrap_or_default(),
+        software_key: Some(kind),
+        slot: args.wanted.slot,
+        no_card_write: true,
+        no_wait: false,
+        resume: false,
+        timeout: None,
+        card: CardArgs { serial: None },
+        pin: PinArgs { pin_file: None },
+        management: ManagementArgs {
+            management_key_file: None,
+        },
+    };
+    let person = Person::new(output, PinSource::new(None));
+    login::software::obtain(&login, kind, Arc::new(person))
+}
+
+/// Gives the background process of a cluster a key and certificate to keep.
+pub(super) fn hold(
+    store: &Store,
+    login: &Login,
+    credential: SoftwareCredential,
+) -> Result<(), Error> {
+    let start = Start {
+        ttl: login.ttl,
+        slot: login.slot,
+        serial: login.card.serial,
+        pin_cache: PinCache::Session,
+        renew: false,
+        allow_impersonation: false,
+    };
+    let mut line = open(store, &login.cluster, &start)?;
+    line.ask(&Question::Hold(Box::new(credential)))?;
+    match line.hear()? {
+        Event::Holding => Ok(()),
+        other => Err(line.unexpected(&other).into()),
+    }
+}
+
+/// How a proxy in the background is started.
+struct Start {
+    ttl: Ttl,
+    slot: Slot,
+    serial: Option<u32>,
+    pin_cache: PinCache,
+    renew: bool,
+    allow_impersonation: bool,
+}
+
+impl Start {
+    fn of(args: &Credential) -> Self {
+        Self {
+            ttl: args.wanted.ttl,
+            slot: args.wanted.slot,
+            serial: args.card.serial,
+            pin_cache: args.session.pin_cache,
+            renew: args.session.renew,
+            allow_impersonation: args.session.allow_impersonation,
+        }
+    }
+}
+
+/// A line to the proxy that runs, or to a new one.
+fn open(store: &Store, cluster: &str, start: &Start) -> Result<Line, Error> {
+    match Line::open(store, cluster)? {
+        Some(line) => Ok(line),
+        None => started(start, store, cluster),
+    }
 }
 
 /// The PIN from the file that was named, or from the terminal; else why not.
@@ -83,7 +193,7 @@ fn pin(args: &Credential, serial: u32, tries_left: Option<u8>) -> PinAnswer {
 }
 
 /// What client-go reads (client.authentication.k8s.io/v1).
-fn exec_credential(credential: &LoopbackCredential) -> String {
+fn exec_credential(certificate: &str, key: &str, not_after: Timestamp) -> String {
     let version = match env::var("KUBERNETES_EXEC_INFO") {
         // client-go refuses an answer of another version than it asked in.
         Ok(info) if info.contains("client.authentication.k8s.io/v1beta1") => "v1beta1",
@@ -94,16 +204,16 @@ fn exec_credential(credential: &LoopbackCredential) -> String {
         "apiVersion": format!("client.authentication.k8s.io/{version}"),
         "spec": { "interactive": false },
         "status": {
-            "clientCertificateData": credential.certificate,
-            "clientKeyData": credential.key,
-            "expirationTimestamp": credential.not_after,
+            "clientCertificateData": certificate,
+            "clientKeyData": key,
+            "expirationTimestamp": not_after,
         },
     });
     format!("{answer}\n")
 }
 
 /// Starts a proxy in the background, unless someone else does at this moment.
-fn start(args: &Credential, store: &Store, cluster: &str) -> Result<Line, Error> {
+fn started(start: &Start, store: &Store, cluster: &str) -> Result<Line, Error> {
     store.prepare(cluster)?;
     let _alone = Place::new(store, cluster).start_alone()?;
     if let Some(line) = Line::open(store, cluster)? {
@@ -120,16 +230,16 @@ fn start(args: &Credential, store: &Store, cluster: &str) -> Result<Line, Error>
     let mut command = Command::new(env::current_exe().map_err(broken)?);
     command
         .args(["proxy", "--detached", "--cluster", cluster])
-        .arg(format!("--ttl={}s", args.wanted.ttl.as_secs()))
-        .arg(format!("--slot={}", args.wanted.slot))
-        .arg(format!("--pin-cache={}", args.session.pin_cache));
-    if let Some(serial) = args.card.serial {
+        .arg(format!("--ttl={}s", start.ttl.as_secs()))
+        .arg(format!("--slot={}", start.slot))
+        .arg(format!("--pin-cache={}", start.pin_cache));
+    if let Some(serial) = start.serial {
         command.arg(format!("--serial={serial}"));
     }
-    if args.session.renew {
+    if start.renew {
         command.arg("--renew");
     }
-    if args.session.allow_impersonation {
+    if start.allow_impersonation {
         command.arg("--allow-impersonation");
     }
     // A pipe that the proxy inherited would have its reader wait for as long as the proxy lives.
@@ -196,13 +306,9 @@ mod tests {
 
     #[test]
     fn what_client_go_reads_is_one_json_document() {
-        let credential = LoopbackCredential {
-            certificate: "CERT".to_owned(),
-            key: "KEY".to_owned(),
-            not_after: "2026-01-01T00:30:00Z".parse().unwrap(),
-        };
+        let not_after = "2026-01-01T00:30:00Z".parse().unwrap();
         let printed: serde_json::Value =
-            serde_json::from_str(&exec_credential(&credential)).unwrap();
+            serde_json::from_str(&exec_credential("CERT", "KEY", not_after)).unwrap();
         assert_eq!(printed["kind"], "ExecCredential");
         assert_eq!(printed["status"]["clientCertificateData"], "CERT");
         assert_eq!(printed["status"]["clientKeyData"], "KEY");

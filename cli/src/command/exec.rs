@@ -4,7 +4,9 @@
 //! secret. It is locked by a descriptor that the program and what it starts inherit, and once none of them runs the next
 //! command of this kind removes it.
 
+use super::login;
 use crate::{
+    api,
     args::{Exec, Kubectl, RunArgs},
     config::Config,
     credential::Store,
@@ -50,12 +52,18 @@ pub(super) fn run(args: &Exec) -> Result<(), Error> {
 fn become_program(args: &RunArgs, mut command: Command) -> Result<(), Error> {
     let store = Store::open()?;
     let cluster = the_cluster(args, &store)?;
-    let endpoint = LocalEndpoint::ensure(&store, &cluster).map_err(ProxyError::from)?;
+    let (server, ca) = if args.software_key {
+        the_server(&cluster)?
+    } else {
+        let endpoint = LocalEndpoint::ensure(&store, &cluster).map_err(ProxyError::from)?;
+        (endpoint.server_url(), endpoint.ca_pem().to_owned())
+    };
     let text = kubeconfig::whole(&Wanted {
         context: Some(cluster.clone()),
         namespace: args.namespace.clone(),
-        server: endpoint.server_url(),
-        ca: STANDARD.encode(endpoint.ca_pem()),
+        server,
+        ca: STANDARD.encode(ca),
+        software_key: args.software_key,
         command: own_program()?,
         ttl: Some(args.ttl),
         cluster: cluster.clone(),
@@ -73,6 +81,17 @@ fn become_program(args: &RunArgs, mut command: Command) -> Result<(), Error> {
         program: command.get_program().display().to_string(),
         source,
     })
+}
+
+/// The API server itself and its CA, PEM: for a key that kubectl has itself.
+fn the_server(cluster: &str) -> Result<(String, String), Error> {
+    let cluster = Config::load()?.cluster(cluster)?;
+    let configuration = login::runtime()?.block_on(api::configuration(cluster.reach()))?;
+    let blocks = configuration.root_cert.iter().flatten();
+    let blocks: Vec<pem::Pem> = blocks
+        .map(|der| pem::Pem::new("CERTIFICATE", der.clone()))
+        .collect();
+    Ok((api::server_of(&configuration), pem::encode_many(&blocks)))
 }
 
 /// The cluster that was named, the only one there is, or the only one with a certificate.

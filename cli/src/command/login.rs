@@ -1,5 +1,7 @@
 //! `touchstone login`: from the PIN to a verified certificate.
 
+pub(super) mod software;
+
 use super::{key, management_access, open, status};
 use crate::{
     api::Connection,
@@ -91,6 +93,12 @@ enum Outcome {
 /// `touchstone login`.
 pub(super) fn run(args: &Login, output: Output) -> Result<(), Error> {
     let pin = PinSource::new(args.pin.pin_file.clone());
+    if let Some(kind) = args.software_key {
+        // The name is checked before it leads to a folder.
+        let cluster = Config::load()?.cluster(&args.cluster)?;
+        let _alone = software::alone(&Store::open()?, cluster.name().as_str())?;
+        return software::run(args, kind, Arc::new(Person::new(output, pin)), output);
+    }
     let session = Session::new(args, Arc::new(Person::new(output, pin)))?;
     let outcome = if args.resume {
         session.resume()?
@@ -166,14 +174,7 @@ impl<'a> Session<'a> {
     /// A new request.
     fn ask(&self) -> Result<Outcome, Error> {
         let args = self.args;
-        let user = user(args, &self.cluster, &self.store)?;
-        let groups = groups(&args.group)?;
-        if groups.len() > MAX_GROUPS {
-            return Err(Error::Usage(format!(
-                "{} groups are too many for one certificate: ask for {MAX_GROUPS} at most",
-                groups.len()
-            )));
-        }
+        let (user, groups) = self.names()?;
         let reason = Reason::parse(&args.reason)?;
 
         // The server is asked while the card is: who waits for a PIN waits for nothing else.
@@ -246,6 +247,19 @@ impl<'a> Session<'a> {
         let credential = self.fetch(&pending, &submitted, &asked)?;
         let written = self.write_to_card(&card, has_pin, &credential, args.slot);
         Ok(Outcome::LoggedIn(credential, written))
+    }
+
+    /// Who asks, and for which groups.
+    fn names(&self) -> Result<(UserName, Vec<GroupName>), Error> {
+        let user = user(self.args, &self.cluster, &self.store)?;
+        let groups = groups(&self.args.group)?;
+        if groups.len() > MAX_GROUPS {
+            return Err(Error::Usage(format!(
+                "{} groups are too many for one certificate: ask for {MAX_GROUPS} at most",
+                groups.len()
+            )));
+        }
+        Ok((user, groups))
     }
 
     /// `--resume`.

@@ -32,7 +32,11 @@ pub(super) fn run(args: &Logout, output: Output) -> Result<(), Error> {
         Some(cluster) if is_plain(cluster) => vec![cluster.clone()],
         Some(_) => Vec::new(),
         None if args.all => clusters_with_a_proxy(&store),
-        None => Vec::new(),
+        // A software key is known to its proxy alone.
+        None => match clusters_with_a_proxy(&store).as_slice() {
+            [only] if store.credentials()?.is_empty() => vec![only.clone()],
+            _ => Vec::new(),
+        },
     };
     let mut proxies = Proxies::new(&store, output);
     for cluster in asked {
@@ -46,6 +50,7 @@ pub(super) fn run(args: &Logout, output: Output) -> Result<(), Error> {
             other => vec![other?],
         },
         None if args.all => store.credentials()?,
+        None if proxies.found_one() => Vec::new(),
         None => vec![the_one(&store, None)?],
     };
     exec::sweep(Place::new(&store, "").folder());
@@ -109,6 +114,8 @@ impl<'a> Proxies<'a> {
         if self.ended.iter().any(|ended| ended == cluster) {
             return true;
         }
+        let software = control::status(self.store, cluster);
+        let software = software.ok().flatten().and_then(|proxy| proxy.software_key);
         match control::stop(self.store, cluster) {
             Ok(false) => return false,
             Ok(true) => {}
@@ -119,6 +126,13 @@ impl<'a> Proxies<'a> {
         }
         self.output
             .progress(&format!("The proxy of {cluster} has ended."));
+        if let Some(software) = software {
+            self.output.progress(&format!(
+                "With it the software key of {} is gone. A copy, had someone made one, works until {}.",
+                software.user,
+                status::in_local_time(software.not_after)
+            ));
+        }
         self.ended.push(cluster.to_owned());
         true
     }
@@ -129,12 +143,12 @@ impl<'a> Proxies<'a> {
 }
 
 /// A name that leads to no other folder.
-fn is_plain(cluster: &str) -> bool {
+pub(super) fn is_plain(cluster: &str) -> bool {
     !cluster.contains('/') && !cluster.starts_with('.')
 }
 
 /// The clusters that a socket stands for, with a certificate or without.
-fn clusters_with_a_proxy(store: &Store) -> Vec<String> {
+pub(super) fn clusters_with_a_proxy(store: &Store) -> Vec<String> {
     fs::read_dir(Place::new(store, "").folder())
         .into_iter()
         .flatten()

@@ -185,6 +185,7 @@ fn wanted(
         ),
         command: command.to_owned(),
         ttl: args.ttl,
+        software_key: false,
     })
 }
 

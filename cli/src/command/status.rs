@@ -1,11 +1,13 @@
 //! `touchstone status`: reads files and the clock, and asks the proxies that run.
 
+use super::logout::{clusters_with_a_proxy, is_plain};
 use crate::{
     args::Status,
     credential::{Credential, CredentialError, Store},
     error::Error,
     output::{Output, pairs},
     proxy::control::{self, ProxyStatus},
+    software::SoftwareCertificate,
 };
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use serde::Serialize;
@@ -24,10 +26,12 @@ struct Shown<'a> {
     valid: bool,
     serial_number: &'a str,
     fingerprint: &'a str,
-    yubikey: u32,
-    slot: &'a str,
+    /// Null for a key in memory, as the slot and the path.
+    yubikey: Option<u32>,
+    slot: Option<&'a str>,
+    software_key: Option<&'a str>,
     request: &'a str,
-    certificate_path: String,
+    certificate_path: Option<String>,
     proxy: Option<ProxyStatus>,
 }
 
@@ -39,10 +43,19 @@ pub(super) fn run(args: &Status, output: Output) -> Result<(), Error> {
         None => store.credentials()?,
     };
     let now = Timestamp::now();
-    let shown: Vec<Shown<'_>> = credentials
+    let proxies = proxies(args, &store, &credentials);
+    let proxy_of = |cluster: &str| {
+        let mut proxies = proxies.iter();
+        proxies.find(|(name, _)| name == cluster).map(|(_, p)| p)
+    };
+    let kept = credentials
         .iter()
-        .map(|credential| show(credential, &store, now))
-        .collect();
+        .map(|credential| show(credential, &store, proxy_of(&credential.cluster), now));
+    let in_memory = proxies.iter().filter_map(|(cluster, proxy)| {
+        let software = proxy.software_key.as_ref()?;
+        Some(show_software(cluster, software, proxy, now))
+    });
+    let shown: Vec<Shown<'_>> = kept.chain(in_memory).collect();
     output.data(&shown, |shown| {
         shown
             .iter()
@@ -66,7 +79,56 @@ pub(super) fn run(args: &Status, output: Output) -> Result<(), Error> {
     .into())
 }
 
-fn show<'a>(credential: &'a Credential, store: &Store, now: Timestamp) -> Shown<'a> {
+/// The proxies of the clusters in question. One that does not answer counts as none: touchstone doctor says what is wrong
+/// with it.
+fn proxies(args: &Status, store: &Store, credentials: &[Credential]) -> Vec<(String, ProxyStatus)> {
+    let mut names = match &args.cluster {
+        Some(cluster) => vec![cluster.clone()],
+        None => clusters_with_a_proxy(store),
+    };
+    names.extend(credentials.iter().map(|one| one.cluster.clone()));
+    names.sort();
+    names.dedup();
+    let names = names.into_iter().filter(|name| is_plain(name));
+    let status = |name: String| {
+        let proxy = control::status(store, &name).unwrap_or_default()?;
+        Some((name, proxy))
+    };
+    names.filter_map(status).collect()
+}
+
+fn show_software<'a>(
+    cluster: &'a str,
+    software: &'a SoftwareCertificate,
+    proxy: &ProxyStatus,
+    now: Timestamp,
+) -> Shown<'a> {
+    let left = software.not_after.duration_since(now).as_secs();
+    Shown {
+        cluster,
+        user: &software.user,
+        groups: &software.groups,
+        not_before: software.not_before,
+        not_after: software.not_after,
+        seconds_left: left.max(0),
+        valid: software.not_before <= now && now <= software.not_after,
+        serial_number: &software.serial_number,
+        fingerprint: &software.fingerprint,
+        yubikey: None,
+        slot: None,
+        software_key: Some(&software.algorithm),
+        request: &software.request,
+        certificate_path: None,
+        proxy: Some(proxy.clone()),
+    }
+}
+
+fn show<'a>(
+    credential: &'a Credential,
+    store: &Store,
+    proxy: Option<&ProxyStatus>,
+    now: Timestamp,
+) -> Shown<'a> {
     let left = credential.not_after.duration_since(now).as_secs();
     Shown {
         cluster: &credential.cluster,
@@ -78,15 +140,17 @@ fn show<'a>(credential: &'a Credential, store: &Store, now: Timestamp) -> Shown<
         valid: credential.not_before <= now && now <= credential.not_after,
         serial_number: &credential.serial,
         fingerprint: &credential.fingerprint,
-        yubikey: credential.yubikey,
-        slot: &credential.slot,
+        yubikey: Some(credential.yubikey),
+        slot: Some(&credential.slot),
+        software_key: None,
         request: &credential.request,
-        certificate_path: store
-            .certificate_path(&credential.cluster)
-            .display()
-            .to_string(),
-        // None that answers counts as none: touchstone doctor says what is wrong with it.
-        proxy: control::status(store, &credential.cluster).unwrap_or_default(),
+        certificate_path: Some(
+            store
+                .certificate_path(&credential.cluster)
+                .display()
+                .to_string(),
+        ),
+        proxy: proxy.cloned(),
     }
 }
 
@@ -112,7 +176,10 @@ fn text(shown: &Shown<'_>, now: Timestamp) -> String {
         ("fingerprint", shown.fingerprint.to_owned()),
         (
             "key",
-            format!("slot {} of YubiKey {}", shown.slot, shown.yubikey),
+            match (shown.slot, shown.yubikey, shown.software_key) {
+                (Some(slot), Some(yubikey), _) => format!("slot {slot} of YubiKey {yubikey}"),
+                (_, _, kind) => format!("{}, in memory only", kind.unwrap_or_default()),
+            },
         ),
     ];
     if let Some(proxy) = &shown.proxy {

@@ -33,6 +33,7 @@ fn wanted(cluster: &str) -> Wanted {
         ca: "LS0tLS1CRUdJTg==".to_owned(),
         command: "touchstone".to_owned(),
         ttl: None,
+        software_key: false,
     }
 }
 

@@ -5,7 +5,11 @@
 //! which is answered on the same connection: whoever waits for a credential is who sits before a terminal.
 
 use super::{ProxyError, place::Place};
-use crate::{credential::Store, error::Exit};
+use crate::{
+    credential::Store,
+    error::Exit,
+    software::{SoftwareCertificate, SoftwareCredential},
+};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -21,6 +25,8 @@ use zeroize::{Zeroize as _, ZeroizeOnDrop, Zeroizing};
 pub const VERSION: u32 = 1;
 /// The longest line that either side reads.
 pub const MAX_LINE: u64 = 256 * 1024;
+/// Room for a line with a key and a chain in it.
+pub(super) const ROOM: usize = 16 * 1024;
 /// An answer that needs no human comes within this.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
@@ -30,6 +36,10 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 pub enum Question {
     /// A loopback certificate; the real one is asked for first when there is none.
     Credential(CredentialWanted),
+    /// Keep the key and certificate of a login with a software key.
+    Hold(Box<SoftwareCredential>),
+    /// What was given to be kept.
+    Held,
     /// How it stands.
     Status,
     /// End.
@@ -84,6 +94,12 @@ pub enum Event {
         /// Tries left, where known.
         tries_left: Option<u8>,
     },
+    /// The answer to `held`: nothing.
+    HoldsNothing,
+    /// The answer to `hold`.
+    Holding,
+    /// The answer to `held`.
+    Software(Box<SoftwareCredential>),
     /// How things go.
     Progress {
         /// In words.
@@ -171,6 +187,9 @@ pub struct ProxyStatus {
     pub connections: u64,
     /// Signatures that the card made for it; with a touch policy of `always`, as many touches.
     pub signatures: u64,
+    /// The certificate of a software key that it keeps.
+    #[serde(default)]
+    pub software_key: Option<SoftwareCertificate>,
     /// Whether it holds the card at this moment.
     pub holds_card: bool,
 }
@@ -186,6 +205,22 @@ pub fn status(store: &Store, cluster: &str) -> Result<Option<ProxyStatus>, Proxy
     line.ask(&Question::Status)?;
     match line.hear()? {
         Event::Status(status) => Ok(Some(*status)),
+        other => Err(line.unexpected(&other)),
+    }
+}
+
+/// The key and certificate of a login with a software key, where the cluster's proxy keeps some.
+///
+/// # Errors
+/// As [`status`].
+pub fn held(store: &Store, cluster: &str) -> Result<Option<SoftwareCredential>, ProxyError> {
+    let Some(mut line) = Line::open(store, cluster)? else {
+        return Ok(None);
+    };
+    line.ask(&Question::Held)?;
+    match line.hear()? {
+        Event::HoldsNothing => Ok(None),
+        Event::Software(credential) => Ok(Some(*credential)),
         other => Err(line.unexpected(&other)),
     }
 }
@@ -287,7 +322,11 @@ impl Line {
     /// # Errors
     /// When it cannot be sent.
     pub fn send<T: Serialize>(&mut self, value: &T) -> Result<(), ProxyError> {
-        let mut line = Zeroizing::new(serde_json::to_vec(value).unwrap_or_default());
+        // Room from the start for what is secret, so that no copy is left behind by growing.
+        let mut line = Zeroizing::new(Vec::with_capacity(ROOM));
+        if serde_json::to_writer(&mut *line, value).is_err() {
+            line.clear();
+        }
         line.push(b'\n');
         let sent = self.reader.get_mut().write_all(&line);
         sent.map_err(|error| self.broken(&error))
@@ -298,7 +337,7 @@ impl Line {
     /// # Errors
     /// When the proxy says that it failed, goes away, or says what is not understood.
     pub fn hear(&mut self) -> Result<Event, ProxyError> {
-        let mut line = Zeroizing::new(Vec::new());
+        let mut line = Zeroizing::new(Vec::with_capacity(ROOM));
         let read = (&mut self.reader)
             .take(MAX_LINE)
             .read_until(b'\n', &mut line);

@@ -3,7 +3,8 @@
 use super::{
     Proxy, ProxyError,
     control::{
-        CredentialWanted, Event, LoopbackCredential, MAX_LINE, PinAnswer, Question, Sent, VERSION,
+        CredentialWanted, Event, LoopbackCredential, MAX_LINE, PinAnswer, Question, ROOM, Sent,
+        VERSION,
     },
     place::Place,
     trouble::Trouble,
@@ -72,13 +73,22 @@ async fn converse(proxy: Arc<Proxy>, stream: UnixStream) {
     let answer = match serde_json::from_slice::<Sent>(&question) {
         Ok(Sent {
             version,
-            question: Question::Status | Question::Credential(_),
+            question:
+                Question::Status | Question::Credential(_) | Question::Hold(_) | Question::Held,
         }) if version != VERSION => failed(&Trouble::new(
             Exit::Proxy,
             "the proxy that runs is of another version of touchstone",
             Some(format!("touchstone logout --cluster {}", proxy.cluster())),
         )),
         Ok(Sent { question, .. }) => match question {
+            Question::Hold(credential) => match proxy.vault.keep(&credential) {
+                Ok(()) => Event::Holding,
+                Err(trouble) => failed(&trouble),
+            },
+            Question::Held => match proxy.vault.copy() {
+                Some(credential) => Event::Software(Box::new(credential)),
+                None => Event::HoldsNothing,
+            },
             Question::Status => Event::Status(Box::new(proxy.status())),
             Question::Stop => {
                 if send(&mut writer, &Event::Stopping).await.is_ok() {
@@ -165,7 +175,7 @@ async fn line(
     reader: &mut BufReader<tokio::io::Take<OwnedReadHalf>>,
 ) -> Option<Zeroizing<Vec<u8>>> {
     // Room from the start for what is secret, so that no copy is left behind by growing.
-    let mut line = Zeroizing::new(Vec::with_capacity(1024));
+    let mut line = Zeroizing::new(Vec::with_capacity(ROOM));
     match reader.read_until(b'\n', &mut line).await {
         Ok(1..) if line.ends_with(b"\n") => Some(line),
         Ok(_) | Err(_) => None,
@@ -173,7 +183,8 @@ async fn line(
 }
 
 async fn send(writer: &mut OwnedWriteHalf, event: &Event) -> io::Result<()> {
-    let mut line = Zeroizing::new(serde_json::to_vec(event)?);
+    let mut line = Zeroizing::new(Vec::with_capacity(ROOM));
+    serde_json::to_writer(&mut *line, event)?;
     line.push(b'\n');
     writer.write_all(&line).await
 }

@@ -146,7 +146,7 @@ impl Drop for Stream {
 }
 
 /// The key of a chain's first certificate.
-fn public_key(chain_pem: &str) -> Option<PublicKey> {
+pub(super) fn public_key(chain_pem: &str) -> Option<PublicKey> {
     let blocks = pem::parse_many(chain_pem).ok()?;
     let leaf = x509_cert::Certificate::from_der(blocks.first()?.contents()).ok()?;
     let spki = leaf

@@ -1,29 +1,13 @@
 //! The PIN between two signatures: in locked memory while the certificate lives, or not at all.
 
+use super::locked::Locked;
 use crate::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use zeroize::Zeroizing;
-
-/// The most bytes that a PIN has.
-const MAX: usize = 8;
 
 /// Whether, and where, the PIN is kept.
 #[derive(Debug, Default)]
 pub(super) struct Pins {
     kept: Option<Mutex<Option<Locked>>>,
-}
-
-/// Never swapped out. Dropped in this order: wiped, then unlocked.
-struct Locked {
-    bytes: Box<Zeroizing<[u8; MAX]>>,
-    length: usize,
-    _lock: region::LockGuard,
-}
-
-impl std::fmt::Debug for Locked {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("[redacted]")
-    }
 }
 
 impl Pins {
@@ -48,25 +32,17 @@ impl Pins {
     pub(super) fn pin(&self) -> Option<Pin> {
         let slot = self.slot()?;
         let locked = slot.as_ref()?;
-        Pin::parse(locked.bytes.get(..locked.length)?).ok()
+        Pin::parse(locked.expose()).ok()
     }
 
     /// Keeps a PIN that the card has taken. Memory that cannot be locked keeps none; the PIN is then asked for again.
     pub(super) fn keep(&self, pin: &Pin) {
         let Some(mut slot) = self.slot() else { return };
-        let mut bytes = Box::new(Zeroizing::new([0; MAX]));
-        let Ok(lock) = region::lock(bytes.as_ptr(), MAX) else {
+        let Some(locked) = Locked::new(pin.expose()) else {
             tracing::warn!("memory cannot be locked, so the PIN is not kept");
             return;
         };
-        for (to, from) in bytes.iter_mut().zip(pin.expose()) {
-            *to = *from;
-        }
-        *slot = Some(Locked {
-            bytes,
-            length: pin.expose().len(),
-            _lock: lock,
-        });
+        *slot = Some(locked);
     }
 
     /// Forgets it.

@@ -140,10 +140,22 @@ impl Place {
     /// # Errors
     /// When there can be no such file.
     pub fn start_alone(&self) -> Result<File, ProxyError> {
-        let file = self.open("start")?;
+        self.locked("start")
+    }
+
+    fn locked(&self, ending: &str) -> Result<File, ProxyError> {
+        let file = self.open(ending)?;
         flock(&file, FlockOperation::LockExclusive)
             .map_err(|error| self.refused(error.to_string()))?;
         Ok(file)
+    }
+
+    /// Waits until no one else asks for a certificate on a software key.
+    ///
+    /// # Errors
+    /// When there can be no such file.
+    pub fn log_in_alone(&self) -> Result<File, ProxyError> {
+        self.locked("login")
     }
 
     /// A file for a lock. Never through a link.

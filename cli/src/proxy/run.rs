@@ -12,6 +12,7 @@ use super::{
     place::Place,
     request::Rules,
     trouble::Trouble,
+    vault::Vault,
     voice::{self, Voice},
     wall_clock,
 };
@@ -186,6 +187,7 @@ async fn live(
         } else {
             Pins::never_kept()
         }),
+        vault: Vault::default(),
         person,
         counts: Arc::new(Counts::default()),
         epoch: std::sync::RwLock::default(),
@@ -230,6 +232,8 @@ async fn behind(proxy: &Arc<Proxy>) -> End {
             if proxy.settings.renew {
                 renew(proxy, epoch.credential().not_after, &renewed).await;
             }
+        } else if proxy.vault.certificate().is_some() {
+            useful = Instant::now();
         } else if useful.elapsed() > IDLE && proxy.past.try_lock().is_ok() {
             return End::Done;
         }
@@ -349,6 +353,7 @@ async fn finish(proxy: &Arc<Proxy>, end: Option<&End>) {
     tokio::time::sleep(Duration::from_millis(50)).await;
     proxy.clients().forget_all();
     proxy.pins().wipe();
+    proxy.vault.wipe();
     proxy.ended().cancel();
     tokio::time::sleep(Duration::from_millis(10)).await;
 }

@@ -177,6 +177,12 @@ impl State {
         self.root.pem()
     }
 
+    /// The private key in a slot, which a YubiKey would not give.
+    #[must_use]
+    pub fn private_key(&self, slot: Slot) -> Option<&PrivateKey> {
+        Some(&self.keys.get(&slot)?.private)
+    }
+
     /// The serial number.
     #[must_use]
     pub fn serial(&self) -> u32 {
