@@ -82,6 +82,12 @@ pub enum Command {
         /// Which shell
         shell: clap_complete::Shell,
     },
+    /// Write the manual pages
+    Man {
+        /// Into this folder, which must be there
+        #[arg(value_name = "FOLDER")]
+        folder: PathBuf,
+    },
 }
 
 /// What both ways of running the signer need.
@@ -175,6 +181,8 @@ fn dispatch(arguments: Arguments) -> Result<(), Error> {
             );
             print(&String::from_utf8_lossy(&text))
         }
+        Command::Man { folder } => clap_mangen::generate_to(Arguments::command(), &folder)
+            .map_err(|source| Error::Man { folder, source }),
     }
 }
 

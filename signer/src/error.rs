@@ -75,6 +75,14 @@ pub enum Error {
     /// The controller.
     #[error(transparent)]
     Controller(#[from] ControllerError),
+    /// The manual pages.
+    #[error("write the manual pages to {}", .folder.display())]
+    Man {
+        /// Where to.
+        folder: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The data directory.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
@@ -229,6 +237,7 @@ impl Error {
             | Self::IssuingLoad { .. }
             | Self::IssuingRead { .. }
             | Self::Listen { .. }
+            | Self::Man { .. }
             | Self::Manifests { .. }
             | Self::Output(_)
             | Self::PolicyCases { .. }
@@ -293,6 +302,7 @@ impl Error {
                 "give the PEM, the object as `kubectl get csr NAME -o yaml` prints it, or `user` and `groups` as in a policy's cases".into()
             }
             Self::RequestRead { .. } => "name a readable file with --request".into(),
+            Self::Man { .. } => "name a folder that is there and yours to write to".into(),
             Self::Review(_) => "name another time with --at".into(),
             Self::ApiServe(_)
             | Self::Interrupted

@@ -1,10 +1,17 @@
 //! `touchstone doctor`: each thing that breaks is found, with what helps; nothing is spent by looking.
 
 use crate::{USER, engineer_with_key, exit};
-use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{
+    env, fs,
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpListener,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::{Command, Stdio},
+};
 use touchstone_tests::{
     engineer::{Engineer, Ran},
-    pcscd::Options,
+    pcscd::{Options, SOCKET_VARIABLE},
     policy::GRANTED,
 };
 
@@ -193,4 +200,56 @@ fn a_card_fresh_from_the_factory_is_told_apart_from_a_set_up_one() {
         "fail",
         &["slot 9a has no key", "touchstone key generate"],
     );
+}
+
+#[test]
+fn a_key_whose_attestation_does_not_verify_is_found() {
+    let engineer = engineer_with_key();
+    // Nothing says that the root of this test YubiKey counts.
+    let report = doctor(&engineer);
+    report.says("key", "ok", &["slot 9a"]);
+    report.says("attestation", "fail", &["--attestation-root"]);
+}
+
+/// What the process below says when it has the card.
+const HELD: &str = "the card is held";
+
+/// Not a test: the process of another program, which holds the card until its input ends.
+#[test]
+#[ignore = "run by another test, as a process of its own"]
+fn holds_the_card_exclusively() {
+    let service = pcsc::Context::establish(pcsc::Scope::User).expect("a card service");
+    let readers = service.list_readers_owned().expect("readers");
+    let reader = readers.first().expect("a reader");
+    let card = service.connect(reader, pcsc::ShareMode::Exclusive, pcsc::Protocols::ANY);
+    let _card = card.expect("the card");
+    // The harness puts its own line before it.
+    writeln!(io::stdout(), "\n{HELD}").expect("say so");
+    io::stdin().read_to_end(&mut Vec::new()).expect("the end");
+}
+
+#[test]
+fn another_program_that_has_the_card_is_found_and_once_it_lets_go_all_is_well() {
+    let engineer = engineer_with_key();
+    let touchstone = engineer.touchstone([""; 0]);
+    let mut envs = touchstone.get_envs();
+    let socket = envs.find(|(name, _)| *name == SOCKET_VARIABLE);
+    let socket = socket.and_then(|(_, value)| value).expect("a card service");
+    let mut holder = Command::new(env::current_exe().expect("this program"))
+        .args(["--ignored", "--nocapture", "--exact"])
+        .arg("doctor::holds_the_card_exclusively")
+        .env(SOCKET_VARIABLE, socket)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("start the holder");
+    let said = BufReader::new(holder.stdout.take().expect("a pipe"));
+    let mut lines = said.lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains(HELD)), "it has the card");
+
+    let report = doctor(&engineer);
+    report.says("card", "fail", &["program"]);
+    drop(holder.stdin.take());
+    assert!(holder.wait().expect("wait for the holder").success());
+    doctor(&engineer).says("card", "ok", &[]);
 }
