@@ -1,6 +1,6 @@
 //! What the programs themselves cost, as they are released and on real parts. See `docs/benchmarks.md`.
 //!
-//! `cargo bench --bench programs -- [start] [issuing] [login]`; all of them without a name.
+//! `cargo bench --bench programs -- [start] [issuing] [login] [proxy]`; all of them without a name.
 
 #![expect(
     clippy::expect_used,
@@ -14,6 +14,8 @@ mod api;
 mod issuing;
 #[path = "programs/login.rs"]
 mod login;
+#[path = "programs/proxy.rs"]
+mod proxy;
 #[path = "programs/start.rs"]
 mod start;
 mod support;
@@ -22,10 +24,11 @@ fn main() {
     if login::is_card_process() {
         return login::run();
     }
-    let all: [(&str, fn()); 3] = [
+    let all: [(&str, fn()); 4] = [
         ("start", start::run),
         ("issuing", issuing::run),
         ("login", login::run),
+        ("proxy", proxy::run),
     ];
     // Cargo says `--bench`, which tells nothing here.
     let named: Vec<String> = std::env::args()
