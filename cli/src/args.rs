@@ -148,9 +148,10 @@ pub struct Login {
     #[arg(long, default_value = "30m")]
     pub ttl: Ttl,
     /// Why: for the policy, the approvers and the record
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     pub reason: String,
-    /// Make a key in memory for this login instead, without a YubiKey; only where the policy takes any key
+    /// Make a key in memory for this login instead, without a YubiKey; only where the policy takes any key. P-256 unless
+    /// KIND is given
     #[arg(
         long,
         value_name = "KIND",
@@ -190,9 +191,9 @@ pub struct Login {
 /// A kind of key that is made in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SoftwareKind {
-    /// Ed25519.
+    /// A key of Edwards' curve
     Ed25519,
-    /// ECDSA on P-256.
+    /// A key of NIST's curve
     P256,
 }
 

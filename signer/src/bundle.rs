@@ -3,7 +3,7 @@
 //!
 //! [`Bundle`] is the checked value. [`publish`] puts it into the cluster; [`published`] is how it stands there, [`source`]
 //! reads it. [`sync`] keeps the [`file`](mod@file) on a control-plane node: what is published and what an operator
-//! [`include`]s, by the rules of [`merge`].
+//! [`mod@include`]s, by the rules of [`merge`].
 
 pub mod file;
 pub mod include;
