@@ -14,10 +14,17 @@ mod kubeconfig;
 #[path = "setup/programs.rs"]
 mod programs;
 
-use std::{path::Path, process::Command, sync::LazyLock};
+use std::{
+    path::Path,
+    process::Command,
+    sync::LazyLock,
+    thread,
+    time::{Duration, Instant},
+};
 use touchstone_tests::{engineer::Engineer, pcscd::Options};
 
 const USER: &str = "alice@example.com";
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Exit codes of docs/exit-codes.md.
 mod exit {
@@ -35,6 +42,16 @@ fn engineer_with_key() -> Engineer {
     engineer.set_up();
     engineer.generate(&[]);
     engineer
+}
+
+/// Waits until something is so.
+#[track_caller]
+fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !ready() {
+        assert!(Instant::now() < end, "waited in vain until {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Real kubectl in an engineer's surroundings, so that it starts the exec plugin in them.

@@ -221,8 +221,14 @@ fn holds_the_card_exclusively() {
     let service = pcsc::Context::establish(pcsc::Scope::User).expect("a card service");
     let readers = service.list_readers_owned().expect("readers");
     let reader = readers.first().expect("a reader");
-    let card = service.connect(reader, pcsc::ShareMode::Exclusive, pcsc::Protocols::ANY);
-    let _card = card.expect("the card");
+    let mut card = None;
+    // The service may still be at it to take the card back from the program before.
+    crate::wait_until("the card is free", || {
+        card = service
+            .connect(reader, pcsc::ShareMode::Exclusive, pcsc::Protocols::ANY)
+            .ok();
+        card.is_some()
+    });
     // The harness puts its own line before it.
     writeln!(io::stdout(), "\n{HELD}").expect("say so");
     io::stdin().read_to_end(&mut Vec::new()).expect("the end");
