@@ -17,6 +17,7 @@ mod decode;
 mod discovery;
 mod handlers;
 mod negotiation;
+mod nobody;
 mod object;
 mod openapi;
 mod opening;
@@ -39,5 +40,6 @@ pub use config::{
     AnonymousCreate, Approvers, AttestedCreator, CaKind, ClientCa, Clock, Config, PassHolder,
     Refusal, ServerTls, SystemClock,
 };
+pub use nobody::Nobody;
 pub use server::{ApiServer, OpenError, ServeError, SetClientCasError};
 pub use store::StoreOpenError;

@@ -25,6 +25,21 @@ pub const FILE_NAME: &str = "audit.jsonl";
     rename_all_fields = "camelCase"
 )]
 pub enum Event {
+    /// A CA moved in its life cycle.
+    CaMoved {
+        /// Which, such as `ca-3`.
+        ca: String,
+        /// From where; nothing for a new one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<String>,
+        /// To where.
+        to: String,
+        /// What moved it.
+        cause: String,
+        /// SHA-256 of its certificate, lower-case hex, where it has one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fingerprint: Option<String>,
+    },
     /// A request was denied.
     Denied {
         /// The request.

@@ -3,6 +3,7 @@
 //! [`files`] keeps both in the data directory, [`bootstrap`] makes them once, whole or not at all, and [`endpoint`] has
 //! the standalone's own server certificate and the administrator's.
 
+pub mod authority;
 pub mod bootstrap;
 pub mod canary;
 pub mod endpoint;
@@ -11,6 +12,8 @@ pub mod key;
 pub mod lifecycle;
 pub mod recognise;
 pub mod record;
+pub mod rotation;
+pub mod settings;
 pub mod store;
 
 use crate::data_dir::DataDirError;
@@ -29,13 +32,6 @@ pub struct IssuingCa {
     certificate_pem: String,
     fingerprint: String,
     key: Box<dyn CaKey>,
-}
-
-/// Everything that issuing needs: the issuing CA and the root that clients trust.
-#[derive(Debug)]
-pub struct Authority {
-    root: CaCertificate,
-    issuing: IssuingCa,
 }
 
 /// Why the CA cannot be used. Each message completes "failed to …".
@@ -148,17 +144,6 @@ impl IssuingCa {
         &self.certificate
     }
 
-    /// Whole days until a CA's certificate ends; negative past it.
-    #[must_use]
-    pub fn days_left(certificate: &CaCertificate, now: Timestamp) -> i64 {
-        certificate
-            .validity()
-            .not_after
-            .duration_since(now)
-            .as_hours()
-            / 24
-    }
-
     /// SHA-256 of its certificate, lower-case hexadecimal.
     #[must_use]
     pub fn fingerprint(&self) -> &str {
@@ -169,7 +154,7 @@ impl IssuingCa {
     ///
     /// # Errors
     /// When the key cannot sign, or the certificate was prepared under another CA.
-    pub(crate) fn sign(&self, prepared: Prepared) -> Result<Vec<u8>, SignError<CaKeyError>> {
+    pub fn sign(&self, prepared: Prepared) -> Result<Vec<u8>, SignError<CaKeyError>> {
         prepared.sign(&*self.key)
     }
 
@@ -179,26 +164,6 @@ impl IssuingCa {
         let mut chain = certificate_pem(leaf);
         chain.push_str(&self.certificate_pem);
         chain
-    }
-}
-
-impl Authority {
-    /// What clients trust.
-    #[must_use]
-    pub fn root(&self) -> &CaCertificate {
-        &self.root
-    }
-
-    /// What signs.
-    #[must_use]
-    pub fn issuing(&self) -> &IssuingCa {
-        &self.issuing
-    }
-
-    /// The trust bundle, PEM: what `--client-ca-file` takes.
-    #[must_use]
-    pub fn trust_bundle(&self) -> String {
-        self.root.to_pem()
     }
 }
 

@@ -8,7 +8,10 @@ pub mod policy;
 pub mod run;
 pub mod standalone;
 
-use crate::error::Error;
+use crate::{
+    ca::{key::KeyPlace, settings::CaSettings},
+    error::Error,
+};
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use std::{
     io::{self, Write},
@@ -63,7 +66,7 @@ pub enum Command {
     Standalone(standalone::Standalone),
     /// Sign for a Kubernetes cluster
     Run(run::Run),
-    /// The CA in the data directory
+    /// The CA: its quarter, its rotation, its emergencies
     #[command(subcommand)]
     Ca(ca::Ca),
     /// The trust bundle: keep a control-plane node's file up to date, show what is published
@@ -108,12 +111,23 @@ pub struct SignerOptions {
     /// The signer name that is answered; requests of any other are left alone
     #[arg(long, value_name = "NAME", default_value = "touchstone.dev/client")]
     pub signer_name: String,
+    /// The settings of the CA, YAML: who signs it, when it rotates, where its keys are made; without it, the usual ones
+    #[arg(long, value_name = "FILE")]
+    pub ca_settings: Option<PathBuf>,
     /// Serve /metrics, /healthz and /readyz here, over plain HTTP; without it, nowhere
     #[arg(long, value_name = "ADDRESS")]
     pub metrics_listen: Option<String>,
 }
 
 impl SignerOptions {
+    /// The settings of the CA; where they do not say, its keys are made at `keys`.
+    fn ca_settings(&self, keys: KeyPlace) -> Result<CaSettings, Error> {
+        match &self.ca_settings {
+            Some(path) => Ok(CaSettings::load(path, keys)?),
+            None => Ok(CaSettings::usual(keys)),
+        }
+    }
+
     async fn listen_for_metrics(&self) -> Result<Option<TcpListener>, Error> {
         let Some(address) = &self.metrics_listen else {
             return Ok(None);
@@ -162,7 +176,7 @@ fn dispatch(arguments: Arguments) -> Result<(), Error> {
         }
         Command::Ca(ca) => {
             start_log(arguments.log_format)?;
-            ca.run()
+            runtime()?.block_on(ca.run())
         }
         Command::Bundle(bundle) => {
             start_log(arguments.log_format)?;

@@ -12,7 +12,7 @@
 //! a new intent, one of another request is a replay.
 
 mod conditions;
-mod events;
+pub(crate) mod events;
 mod grants;
 mod queue;
 mod reconcile;
@@ -20,11 +20,12 @@ mod settle;
 mod subject;
 mod verdict;
 
+pub(crate) use grants::all as every_grant;
 pub(crate) use subject::Subject;
 
 use crate::{
     audit::{AuditError, AuditLog, Event},
-    ca::Authority,
+    ca::authority::Authority,
     clock::Clock,
     grant::Grant,
     metrics::Metrics,
@@ -64,7 +65,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Context {
     audit: AuditLog,
-    authority: Arc<Authority>,
+    authority: watch::Receiver<Arc<Authority>>,
     clock: Arc<dyn Clock>,
     evidence: Arc<EvidenceCache>,
     memory: Mutex<Memory>,
@@ -83,7 +84,7 @@ pub struct Parts {
     /// Where is recorded what is done.
     pub audit: AuditLog,
     /// What signs.
-    pub authority: Arc<Authority>,
+    pub authority: watch::Receiver<Arc<Authority>>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Evidence that was verified before.
@@ -303,6 +304,15 @@ impl Context {
         (name, outcome)
     }
 
+    fn count_living(&self, grant: &Grant) {
+        let status = grant.status.as_ref();
+        let ends =
+            status.and_then(|status| Some((status.ca.as_ref()?, status.not_after.as_ref()?)));
+        if let Some((ca, not_after)) = ends {
+            self.metrics.leaf(ca, not_after.0);
+        }
+    }
+
     /// Finds the grants that an earlier process left in phase Intent; the names of their requests.
     async fn load_open_intents(&self) -> Result<Vec<String>, ControllerError> {
         let mut requests = Vec::new();
@@ -313,6 +323,7 @@ impl Context {
             .map_err(ControllerError::api("list the grants"))?
         {
             if grant.phase() != crate::grant::Phase::Intent {
+                self.count_living(&grant);
                 continue;
             }
             let request = grant.spec.request.clone();

@@ -1,12 +1,25 @@
 //! What can end the program, with its exit code and its remedy. Rendered at one edge: [`crate::command`].
 
 use crate::{
-    audit::AuditError, bundle::sync::SyncError, ca::CaError, command::policy::ManifestError,
-    controller::ControllerError, data_dir::DataDirError, reload::PolicyFileError,
+    audit::AuditError,
+    bundle::sync::SyncError,
+    ca::{
+        CaError, lifecycle::Refused, record::RecordError, rotation::RotationError,
+        settings::CaSettingsError, store::StoreError,
+    },
+    command::policy::ManifestError,
+    controller::ControllerError,
+    data_dir::DataDirError,
+    reload::PolicyFileError,
     review::ReviewError,
 };
+use jiff::Timestamp;
 use std::{fmt::Write as _, io, path::PathBuf, process::ExitCode};
-use touchstone_common::{certificate::CertificateError, policy::LoadError};
+use touchstone_common::{
+    ceremony::{IssuingError, IssuingRequestError},
+    certificate::CertificateError,
+    policy::LoadError,
+};
 
 /// How the program ends. Listed in `--help` and docs/signer.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +43,32 @@ pub enum Exit {
     Bundle = 8,
     /// By a signal, before what was to be done once was done.
     Interrupted = 130,
+}
+
+impl From<RecordError> for Error {
+    fn from(error: RecordError) -> Self {
+        Self::Store(StoreError::Record(error))
+    }
+}
+
+fn rotation_exit(error: &RotationError) -> Exit {
+    match error {
+        RotationError::Ca(CaError::DataDir(error)) | RotationError::DataDir(error) => {
+            data_exit(error)
+        }
+        RotationError::Canary(_)
+        | RotationError::Publish(_)
+        | RotationError::Store(StoreError::Kubernetes { .. }) => Exit::Api,
+        RotationError::Bundle(_)
+        | RotationError::Ca(_)
+        | RotationError::Gone { .. }
+        | RotationError::Key(_)
+        | RotationError::Sign(_)
+        | RotationError::Store(_) => Exit::Data,
+        RotationError::NoEndpoint | RotationError::Refused(_) | RotationError::Trust(_) => {
+            Exit::Failed
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {
@@ -86,6 +125,73 @@ pub enum Error {
     /// The data directory.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
+    /// A move of the CA's life cycle that may not be made.
+    #[error(transparent)]
+    CaMove(#[from] Refused),
+    /// There is no record.
+    #[error("find the CA's record: there is none")]
+    CaRecordMissing,
+    /// A certificate cannot be read.
+    #[error("read the certificate {}", path.display())]
+    CertificateFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: CertificateError,
+    },
+    /// A file cannot be read.
+    #[error("read {}", path.display())]
+    CertificateRead {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A certificate for an issuing CA is not as it must be.
+    #[error("import {}", path.display())]
+    ImportRefused {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<IssuingError>,
+    },
+    /// A certificate for an issuing CA is not valid now.
+    #[error("import a certificate that is valid from {not_before} to {not_after}")]
+    ImportNotValid {
+        /// Its first second.
+        not_before: Timestamp,
+        /// Its last one.
+        not_after: Timestamp,
+    },
+    /// The record has no root, and none was named.
+    #[error("import a certificate: the record has no root yet")]
+    NoRoot,
+    /// Nobody said yes.
+    #[error("go on: it was not confirmed")]
+    NotConfirmed,
+    /// The security team is not asked for anything.
+    #[error("find a request: no CA awaits the root's signature")]
+    NothingAwaitsRoot,
+    /// The request that stands in the record.
+    #[error("use the request in the CA's record")]
+    RecordRequest(#[source] IssuingRequestError),
+    /// The record.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The settings of the CA.
+    #[error(transparent)]
+    CaSettings(#[from] CaSettingsError),
+    /// An API server that the CA settings name.
+    #[error("use the API server {url:?} of the CA settings: {message}")]
+    Endpoint {
+        /// As it is named.
+        url: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The rotation of the CA.
+    #[error(transparent)]
+    Rotation(#[from] RotationError),
     /// The cluster does not know Grants.
     #[error("find the Grant kind in the cluster: it is not installed")]
     GrantsMissing,
@@ -229,7 +335,18 @@ impl Error {
             Self::Controller(ControllerError::Kubernetes { .. }) => Exit::Api,
             Self::Controller(ControllerError::Review(_)) => Exit::Failed,
             Self::DataDir(error) => data_exit(error),
-            Self::LogFilter(_) => Exit::Usage,
+            Self::CaSettings(_) | Self::Endpoint { .. } | Self::LogFilter(_) => Exit::Usage,
+            Self::Rotation(error) => rotation_exit(error),
+            Self::Store(StoreError::Kubernetes { .. }) => Exit::Api,
+            Self::CaRecordMissing | Self::RecordRequest(_) | Self::Store(_) => Exit::Data,
+            Self::CaMove(_)
+            | Self::CertificateFile { .. }
+            | Self::CertificateRead { .. }
+            | Self::ImportNotValid { .. }
+            | Self::ImportRefused { .. }
+            | Self::NoRoot
+            | Self::NotConfirmed
+            | Self::NothingAwaitsRoot => Exit::Failed,
             Self::Policy(_) | Self::PolicyCasesLoad(_) | Self::PolicyCasesRead { .. } => {
                 Exit::Policy
             }
@@ -274,7 +391,31 @@ impl Error {
             Self::Ca(error) | Self::Controller(ControllerError::Ca(error)) => error.remedy(),
             Self::Controller(ControllerError::Kubernetes { source, .. }) => api_remedy(source),
             Self::Controller(ControllerError::Review(_)) => "set this machine's clock, then start again".into(),
+            Self::CaSettings(_) => {
+                "correct the file; docs/ca.md shows every setting and which of them must fit together".into()
+            }
             Self::DataDir(error) => error.remedy(),
+            Self::Endpoint { .. } => "name it as https://ADDRESS:PORT in the CA settings".into(),
+            Self::CaMove(_) | Self::NothingAwaitsRoot => {
+                "touchstone-signer ca status shows every CA, and what is due when".into()
+            }
+            Self::CaRecordMissing => {
+                "start the signer once: it makes the record. If there was one, restore the Secret touchstone-ca from a backup".into()
+            }
+            Self::CertificateFile { .. } | Self::CertificateRead { .. } => {
+                "name a readable file with one certificate in PEM".into()
+            }
+            Self::ImportNotValid { .. } => {
+                "check this machine's clock, or have the security team sign the request anew".into()
+            }
+            Self::ImportRefused { .. } => {
+                "import what `touchstone ca sign` wrote for the request of the moment (touchstone-signer ca request); a root that the record does not have yet is named with --root".into()
+            }
+            Self::NoRoot => "name the root that signed it with --root".into(),
+            Self::NotConfirmed => "type the CA's id when asked, or say --yes".into(),
+            Self::RecordRequest(_) => "restore the Secret touchstone-ca from a backup".into(),
+            Self::Store(error) => error.remedy(),
+            Self::Rotation(error) => error.remedy(),
             Self::GrantsMissing => {
                 "install it: kubectl apply -f deploy/crd.yaml, or: touchstone-signer crd | kubectl apply -f -".into()
             }

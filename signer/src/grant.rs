@@ -4,6 +4,7 @@
 //! request's nonce, so that creating it is also the proof that the request is used for the first time.
 
 use aws_lc_rs::digest;
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -159,6 +160,19 @@ impl Grant {
         self.status
             .as_ref()
             .map_or(Phase::Intent, |status| status.phase)
+    }
+
+    /// The last second of its certificate.
+    #[must_use]
+    pub fn not_after(&self) -> Option<Timestamp> {
+        self.status.as_ref()?.not_after.as_ref().map(|time| time.0)
+    }
+
+    /// Whether the CA with this fingerprint signed its certificate, and that has not ended.
+    #[must_use]
+    pub fn is_living_of(&self, ca: &str, now: Timestamp) -> bool {
+        let signed_by = self.status.as_ref().and_then(|status| status.ca.as_deref());
+        signed_by == Some(ca) && self.not_after().is_some_and(|end| end >= now)
     }
 }
 

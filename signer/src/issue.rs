@@ -1,7 +1,7 @@
 //! What is signed: pure, the same input gives the same bytes. No kube, no tokio, no clock, no randomness.
 
 use crate::{
-    ca::{IssuingCa, key::CaKeyError},
+    ca::{IssuingCa, authority::Signing, key::CaKeyError},
     review::Intent,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -46,23 +46,24 @@ pub enum IssueError {
     Sign(#[from] SignError<CaKeyError>),
 }
 
-/// Builds the certificate for what was granted, under `ca`, from `now` on.
+/// Builds the certificate for what was granted from `now` on, cut to the longest that the CA's leaves may live.
 ///
 /// # Errors
 /// When it would outlive the CA: it is refused, not shortened.
 pub fn prepare(
     intent: &Intent,
-    ca: &IssuingCa,
+    signing: &Signing<'_>,
     now: Timestamp,
     serial: SerialNumber,
 ) -> Result<Prepared, IssueError> {
     let second = Timestamp::from_second(now.as_second()).map_err(|_| IssueError::Date(now))?;
+    let seconds = intent.ttl().as_secs().min(signing.longest_leaf.as_secs());
     let validity = Validity {
         not_before: second
             .checked_sub(BACKDATE)
             .map_err(|_| IssueError::Date(now))?,
         not_after: second
-            .checked_add(SignedDuration::from_secs(i64::from(intent.ttl().as_secs())))
+            .checked_add(SignedDuration::from_secs(i64::from(seconds)))
             .map_err(|_| IssueError::Date(now))?,
     };
     let profile = Profile::ClientLeaf {
@@ -74,9 +75,20 @@ pub fn prepare(
         intent.public_key(),
         validity,
         serial,
-        Some(ca.certificate()),
+        Some(signing.ca.certificate()),
     )?;
     Ok(Prepared { certificate })
+}
+
+impl IssueError {
+    /// Whether the same may succeed later, with nothing changed here.
+    #[must_use]
+    pub fn is_retriable(&self) -> bool {
+        match self {
+            Self::Sign(SignError::Key(error)) => error.is_retriable(),
+            Self::Certificate(_) | Self::Date(_) | Self::Sign(SignError::WrongKey) => false,
+        }
+    }
 }
 
 impl Prepared {

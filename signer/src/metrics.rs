@@ -5,6 +5,11 @@ mod endpoint;
 
 pub use endpoint::serve;
 
+use crate::ca::{
+    fingerprint,
+    lifecycle::{Ca, Lifecycle, State},
+    record::Record,
+};
 use jiff::Timestamp;
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
@@ -18,11 +23,19 @@ use prometheus_client::{
     registry::{Metric, Registry},
 };
 use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
     fmt,
-    sync::atomic::{AtomicBool, AtomicI64, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
     time::Duration,
 };
-use touchstone_common::{certificate::CaCertificate, policy::Policy, ttl::Ttl};
+use touchstone_common::{policy::Policy, ttl::Ttl};
+
+/// In place of a time: no CA signs.
+const NO_CA: i64 = i64::MIN;
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,6 +66,23 @@ struct RequestLabels {
     reason: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CaLabels {
+    /// Such as `ca-3`.
+    ca: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CaStateLabels {
+    /// Such as `ca-3`.
+    ca: String,
+    /// Such as `active`.
+    state: &'static str,
+}
+
+/// The ends of living leaves, by the fingerprint of their CA, in seconds since 1970.
+type Leaves = HashMap<String, BinaryHeap<Reverse<i64>>>;
+
 /// Everything that is counted, and whether the signer is ready.
 #[derive(Debug)]
 pub struct Metrics {
@@ -67,6 +97,15 @@ pub struct Metrics {
     policy_refusals: Counter,
     ca_not_before: Gauge,
     ca_not_after: Gauge,
+    ca_states: Family<CaStateLabels, Gauge>,
+    ca_leaves: Family<CaLabels, Gauge>,
+    ca_next_step: Gauge,
+    ca_overdue: Gauge,
+    ca_blocked: Gauge,
+    ca_record_readable: Gauge,
+    bundle_published: Gauge,
+    leaves: Mutex<Leaves>,
+    is_overdue: AtomicBool,
     is_watching: AtomicBool,
     /// Seconds since 1970.
     signs_until: AtomicI64,
@@ -78,6 +117,14 @@ pub enum NotReady {
     /// The issuing CA ends before the shortest certificate would.
     #[error("the issuing CA ends at {0}: nothing more can be signed")]
     CaEnds(Timestamp),
+    /// No CA is active.
+    #[error("no CA signs: touchstone-signer ca status says why")]
+    NoCa,
+    /// A step of the CA's rotation is late.
+    #[error(
+        "the rotation of the CA is overdue: touchstone-signer ca status says what is to be done"
+    )]
+    Overdue,
     /// The requests that are there are not known yet, or it is ending.
     #[error("the requests are not watched")]
     NotWatching,
@@ -143,8 +190,45 @@ impl Metrics {
                 "When the issuing CA's certificate ends, in seconds since 1970",
                 Gauge::default(),
             ),
+            ca_states: add.metric(
+                "ca_state",
+                "1 for the state that each CA is in",
+                Family::default(),
+            ),
+            ca_leaves: add.metric(
+                "ca_leaves",
+                "Certificates of each CA that have not ended",
+                Family::default(),
+            ),
+            ca_next_step: add.metric(
+                "ca_next_step_timestamp_seconds",
+                "When the next step of the CA's rotation is due, in seconds since 1970; 0 where none is",
+                Gauge::default(),
+            ),
+            ca_overdue: add.metric(
+                "ca_rotation_overdue",
+                "1 while a step of the CA's rotation is late",
+                Gauge::default(),
+            ),
+            ca_blocked: add.metric(
+                "ca_rotation_blocked",
+                "1 while a step of the CA's rotation is due and cannot be made",
+                Gauge::default(),
+            ),
+            ca_record_readable: add.metric(
+                "ca_record_readable",
+                "1 while the CA's record can be read and is whole",
+                Gauge::default(),
+            ),
+            bundle_published: add.metric(
+                "trust_bundle_published",
+                "1 while the trust bundle in the cluster is the one of the CA's record",
+                Gauge::default(),
+            ),
+            leaves: Mutex::default(),
+            is_overdue: AtomicBool::new(false),
             is_watching: AtomicBool::new(false),
-            signs_until: AtomicI64::new(i64::MIN),
+            signs_until: AtomicI64::new(NO_CA),
             registry,
         }
     }
@@ -167,12 +251,17 @@ impl Metrics {
             return Err(NotReady::NotWatching);
         }
         let until = self.signs_until.load(Ordering::Acquire);
-        let until = Timestamp::from_second(until).unwrap_or(Timestamp::MIN);
-        let shortest = Duration::from_secs(u64::from(Ttl::MIN.as_secs()));
-        match now.checked_add(shortest) {
-            Ok(end) if end <= until => Ok(()),
-            _ => Err(NotReady::CaEnds(until)),
+        if until == NO_CA {
+            return Err(NotReady::NoCa);
         }
+        let until = Timestamp::from_second(until).unwrap_or(Timestamp::MIN);
+        if now > until {
+            return Err(NotReady::CaEnds(until));
+        }
+        if self.is_overdue.load(Ordering::Acquire) {
+            return Err(NotReady::Overdue);
+        }
+        Ok(())
     }
 
     pub(crate) fn ended(&self, ending: Ending, reason: &str) {
@@ -209,17 +298,85 @@ impl Metrics {
         self.policy_refusals.inc();
     }
 
-    pub(crate) fn issuing_ca(&self, certificate: &CaCertificate) {
-        let validity = certificate.validity();
-        let not_after = validity.not_after.as_second();
-        self.ca_not_before.set(validity.not_before.as_second());
-        self.ca_not_after.set(not_after);
-        self.signs_until.store(not_after, Ordering::Release);
+    pub(crate) fn record_readable(&self, is_readable: bool) {
+        self.ca_record_readable.set(is_readable.into());
+    }
+
+    pub(crate) fn bundle_published(&self, is_published: bool) {
+        self.bundle_published.set(is_published.into());
+    }
+
+    /// A certificate that ends then was signed by the CA with this fingerprint.
+    pub(crate) fn leaf(&self, ca: &str, not_after: Timestamp) {
+        let mut leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
+        let ends = leaves.entry(ca.to_owned()).or_default();
+        ends.push(Reverse(not_after.as_second()));
+    }
+
+    /// What the CA's record says.
+    pub(crate) fn rotation(&self, record: &Record, now: Timestamp) {
+        let lifecycle = record.lifecycle();
+        let active = lifecycle.active().and_then(Ca::lifetime);
+        let seconds = |time: Timestamp| time.as_second();
+        self.ca_not_before
+            .set(active.map_or(0, |it| seconds(it.not_before)));
+        self.ca_not_after
+            .set(active.map_or(0, |it| seconds(it.not_after)));
+        // The last moment at which the shortest leaf fits.
+        let shortest = i64::from(Ttl::MIN.as_secs().min(longest_leaf(lifecycle)));
+        let until = active.map_or(NO_CA, |it| seconds(it.not_after) - shortest);
+        self.signs_until.store(until, Ordering::Release);
+        let next = lifecycle
+            .agenda(now)
+            .first()
+            .map_or(0, |due| seconds(due.at));
+        self.ca_next_step.set(next);
+        let is_overdue = lifecycle.is_overdue(now);
+        self.ca_overdue.set(is_overdue.into());
+        self.is_overdue.store(is_overdue, Ordering::Release);
+        self.ca_blocked.set(record.blocked().is_some().into());
+        self.count_cas(record, now);
+    }
+
+    fn count_cas(&self, record: &Record, now: Timestamp) {
+        self.ca_states.clear();
+        self.ca_leaves.clear();
+        let mut leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
+        leaves.retain(|_, ends| {
+            while ends.peek().is_some_and(|end| end.0 < now.as_second()) {
+                ends.pop();
+            }
+            !ends.is_empty()
+        });
+        for ca in record.lifecycle().cas() {
+            let certificate = record
+                .material(ca.id())
+                .and_then(|material| material.certificate.as_ref());
+            let living = certificate
+                .and_then(|certificate| leaves.get(&fingerprint(certificate.der())))
+                .map_or(0, BinaryHeap::len);
+            if ca.state() == State::Removed && living == 0 {
+                continue;
+            }
+            let (id, state) = (ca.id().to_string(), ca.state().name());
+            let labels = CaLabels { ca: id.clone() };
+            self.ca_leaves
+                .get_or_create(&labels)
+                .set(i64::try_from(living).unwrap_or(i64::MAX));
+            let labels = CaStateLabels { ca: id, state };
+            self.ca_states.get_or_create(&labels).set(1);
+        }
     }
 
     pub(crate) fn watching(&self, is_watching: bool) {
         self.is_watching.store(is_watching, Ordering::Release);
     }
+}
+
+fn longest_leaf(lifecycle: &Lifecycle) -> u32 {
+    lifecycle
+        .active()
+        .map_or(0, |ca| ca.longest_leaf().as_secs())
 }
 
 /// Registers metrics and hands them back.
@@ -264,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signer_is_ready_while_it_watches_and_its_ca_outlives_the_shortest_certificate() {
+    fn a_signer_is_ready_while_it_watches_its_ca_signs_and_no_rotation_is_late() {
         let metrics = Metrics::new();
         let end: Timestamp = "2026-07-01T10:00:00Z".parse().unwrap();
         let minutes_before = |minutes| end - jiff::SignedDuration::from_mins(minutes);
@@ -276,8 +433,11 @@ mod tests {
             Err(NotReady::NotWatching)
         );
         metrics.watching(true);
-        assert_eq!(metrics.ready(minutes_before(10)), Ok(()));
-        assert_eq!(metrics.ready(minutes_before(9)), Err(NotReady::CaEnds(end)));
+        assert_eq!(metrics.ready(end), Ok(()));
+        let late = end + jiff::SignedDuration::from_secs(1);
+        assert_eq!(metrics.ready(late), Err(NotReady::CaEnds(end)));
+        metrics.is_overdue.store(true, Ordering::Release);
+        assert_eq!(metrics.ready(end), Err(NotReady::Overdue));
         metrics.watching(false);
         assert_eq!(
             metrics.ready(minutes_before(60)),

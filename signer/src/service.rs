@@ -3,7 +3,7 @@
 
 use crate::{
     audit::{AuditLog, Event},
-    ca::{self, Authority},
+    ca::rotation::{self, Rotation},
     clock::Clock,
     controller::{self, Context, Parts},
     error::Error,
@@ -24,8 +24,6 @@ const EVIDENCE: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not zero"
 pub struct Service {
     /// Where is recorded what is done.
     pub audit: AuditLog,
-    /// What signs.
-    pub authority: Arc<Authority>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Evidence that was verified before.
@@ -34,12 +32,11 @@ pub struct Service {
     pub metrics: Option<TcpListener>,
     /// The policy.
     pub policy: PolicyFile,
+    /// What the CA's rotation works with.
+    pub rotation: rotation::Parts,
     /// The signer name that is answered.
     pub signer_name: String,
 }
-
-/// From how many days before the issuing CA's end the log says so.
-const WARN_DAYS: i64 = 30;
 
 /// An empty memory of verified evidence.
 #[must_use]
@@ -60,27 +57,38 @@ impl Service {
     ) -> Result<(), Error> {
         let Self {
             audit,
-            authority,
             clock,
             evidence,
             metrics: listener,
             policy,
+            rotation,
             signer_name,
         } = self;
         let metrics = Arc::new(Metrics::new());
-        metrics.issuing_ca(authority.issuing().certificate());
+        let rotation = Rotation::open(
+            client.clone(),
+            rotation,
+            audit.clone(),
+            Arc::clone(&clock),
+            Arc::clone(&metrics),
+        )
+        .await?;
+        let authority = rotation.subscribe();
         metrics.policy_in_force(&policy.subscribe().borrow().policy);
         let monitor = monitor(listener, Arc::clone(&metrics), Arc::clone(&clock));
         let snapshot = policy.subscribe();
         let started = Event::Started {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            ca: authority.issuing().fingerprint().to_owned(),
+            ca: authority
+                .borrow()
+                .active()
+                .map(|ca| ca.fingerprint().to_owned())
+                .unwrap_or_default(),
             signer_name: signer_name.clone(),
         };
         audit.append(clock.now(), started).await?;
         let loaded = loaded(&snapshot.borrow().policy);
         audit.append(clock.now(), loaded).await?;
-        let ending = watch_ca(Arc::clone(&authority), Arc::clone(&clock));
         let context = Arc::new(Context::new(Parts {
             client,
             audit: audit.clone(),
@@ -95,7 +103,7 @@ impl Service {
         let result = tokio::select! {
             result = context.run(shutdown, ready) => result,
             never = watching => match never {},
-            never = ending => match never {},
+            never = rotation.run() => match never {},
             never = monitor => match never {},
         };
         audit.append(clock.now(), Event::Stopped {}).await?;
@@ -119,20 +127,6 @@ fn loaded(policy: &Policy) -> Event {
     Event::PolicyLoaded {
         sha256: hex::encode(policy.digest()),
         generation: policy.generation(),
-    }
-}
-
-/// Says, at the start and every day, that the issuing CA nears its end: nothing renews it by itself yet.
-async fn watch_ca(authority: Arc<Authority>, clock: Arc<dyn Clock>) -> std::convert::Infallible {
-    let mut days = tokio::time::interval(std::time::Duration::from_secs(24 * 60 * 60));
-    loop {
-        days.tick().await;
-        let issuing = authority.issuing().certificate();
-        let days_left = ca::days_left(issuing, clock.now());
-        if days_left < WARN_DAYS {
-            let not_after = issuing.validity().not_after;
-            tracing::warn!(%not_after, days_left, "the issuing CA nears its end, past which nothing is signed; plan for a new data directory");
-        }
     }
 }
 

@@ -7,20 +7,16 @@
     reason = "a test that panics has failed"
 )]
 
-#[path = "support/nobody.rs"]
-mod nobody;
-
 use jiff::Timestamp;
 use k8s_openapi::api::{authentication::v1::UserInfo, core::v1::ConfigMap};
 use kube::{
     Api, Client,
     api::{DeleteParams, Patch, PatchParams},
 };
-use nobody::Nobody;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tempfile::TempDir;
-use touchstone_apiserver::{ApiServer, Config, SIGNER, SystemClock};
+use touchstone_apiserver::{ApiServer, Config, Nobody, SIGNER, SystemClock};
 use touchstone_common::certificate::CaCertificate;
 use touchstone_signer::{
     bundle::{

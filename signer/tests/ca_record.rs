@@ -7,23 +7,21 @@
     reason = "a test that panics has failed"
 )]
 
-#[path = "support/nobody.rs"]
-mod nobody;
-
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{authentication::v1::UserInfo, core::v1::Secret};
 use kube::{
     Api, Client,
     api::{DeleteParams, Patch, PatchParams},
 };
-use nobody::Nobody;
 use serde_json::json;
 use std::{collections::BTreeMap, sync::Arc};
 use tempfile::TempDir;
-use touchstone_apiserver::{ApiServer, CaKind, ClientCa, Config, SIGNER, ServerTls, SystemClock};
+use touchstone_apiserver::{
+    ApiServer, CaKind, ClientCa, Config, Nobody, SIGNER, ServerTls, SystemClock,
+};
 use touchstone_signer::{
     ca::{
-        Authority, bootstrap,
+        bootstrap::{self, Founded},
         canary::{self, CanaryError},
         endpoint,
         key::KeySource,
@@ -39,7 +37,7 @@ const NAMESPACE: &str = "default";
 struct World {
     client: Client,
     record: Record,
-    authority: Authority,
+    authority: Founded,
     api: ApiServer,
     data: DataDir,
     _temp: TempDir,
@@ -193,7 +191,7 @@ async fn a_record_that_was_emptied_cut_off_or_taken_away_is_refused_and_not_made
 }
 
 /// Those whose client certificates the API believes.
-fn believed(authority: &Authority) -> Vec<ClientCa> {
+fn believed(authority: &Founded) -> Vec<ClientCa> {
     vec![ClientCa {
         certificates_pem: authority.trust_bundle().into_bytes(),
         kind: CaKind::Engineers,

@@ -11,8 +11,6 @@
 mod issuing;
 #[path = "end_to_end/metrics.rs"]
 mod metrics;
-#[path = "support/nobody.rs"]
-mod nobody;
 #[path = "end_to_end/policy.rs"]
 mod policy;
 #[path = "end_to_end/world.rs"]
@@ -71,7 +69,7 @@ async fn a_granted_request_gets_a_certificate_that_verifies_and_a_record_of_it()
     let [intended] = grant.spec.intents.as_slice() else {
         panic!("{:?}", grant.spec.intents)
     };
-    assert_eq!(intended.ca, world.authority.issuing().fingerprint());
+    assert_eq!(intended.ca, world.founded.issuing().fingerprint());
 
     let log = world.audit();
     let intent = log
@@ -319,7 +317,7 @@ async fn nothing_is_approved_or_signed_while_the_intent_cannot_be_recorded() {
     let alice = Engineer::new("alice@example.com");
     let mut world = World::start(&alice).await;
     world.stop().await;
-    let full = world.run_with_audit(Path::new("/dev/full"));
+    let full = world.run_with_audit(Path::new("/dev/full")).await;
     let request = alice.request(&[GROUP]);
     world.create(&alice, "unrecorded", &request.pem).await;
     // Several tries.
@@ -407,7 +405,7 @@ async fn whenever_the_signer_is_cut_off_the_next_one_finishes_or_fails_what_it_l
         let chain = done.status.unwrap().certificate.expect("a certificate").0;
         let leaf = touchstone_signer::ca::recognise::leaf_of(
             &chain,
-            world.authority.issuing().certificate(),
+            world.founded.issuing().certificate(),
         )
         .unwrap();
         let status = world.settled_grant(&grant_name).await.status.unwrap();

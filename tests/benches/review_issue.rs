@@ -28,7 +28,11 @@ use touchstone_common::{
     policy::Policy,
 };
 use touchstone_signer::{
-    ca::{Authority, bootstrap},
+    ca::{
+        authority::Signing,
+        bootstrap::{self, Founded},
+        lifecycle::Length,
+    },
     data_dir::DataDir,
     issue,
     review::{Approvals, EvidenceCache, Intent, Review, Snapshot, Submission, review},
@@ -71,7 +75,7 @@ struct Bench {
     key: CardKey,
     pem: String,
     now: Timestamp,
-    authority: Authority,
+    founded: Founded,
     usages: Vec<String>,
     _dir: tempfile::TempDir,
 }
@@ -83,12 +87,12 @@ impl Bench {
         let pem = key.request("demo", USER, GROUP, [7; 32], now);
         let dir = tempfile::tempdir().expect("a temporary folder");
         let data = DataDir::open(&dir.path().join("data")).expect("a data directory");
-        let authority = bootstrap::open(&data, now).expect("a CA");
+        let founded = bootstrap::open(&data, now).expect("a CA");
         Self {
             key,
             pem,
             now,
-            authority,
+            founded,
             usages: vec!["client auth".into()],
             _dir: dir,
         }
@@ -125,14 +129,17 @@ impl Bench {
     fn issue(&self, intent: &Intent) -> String {
         let prepared = issue::prepare(
             intent,
-            self.authority.issuing(),
+            &Signing {
+                ca: self.founded.issuing(),
+                longest_leaf: Length::days(1),
+            },
             self.now,
             SerialNumber::from_random([7; 16]),
         )
         .expect("it can be built");
         black_box(prepared.tbs_sha256());
         prepared
-            .sign(self.authority.issuing())
+            .sign(self.founded.issuing())
             .expect("it is signed")
             .chain_pem
     }

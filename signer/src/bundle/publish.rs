@@ -132,6 +132,22 @@ impl Publisher {
         }
     }
 
+    /// Whether there is a bundle of ours: a trace of a CA's record that was there.
+    ///
+    /// # Errors
+    /// When the ConfigMap cannot be read.
+    pub async fn is_published(&self) -> Result<bool, PublishError> {
+        Api::<ConfigMap>::namespaced(self.client.clone(), &self.namespace)
+            .get_metadata_opt(CONFIG_MAP)
+            .await
+            .map(|found| found.is_some())
+            .map_err(|source| PublishError::Kubernetes {
+                doing: "read",
+                object: format!("ConfigMap {}/{CONFIG_MAP}", self.namespace),
+                source: Box::new(source),
+            })
+    }
+
     /// Makes the cluster have this bundle. To be called after each change, and from time to time: it writes only what
     /// differs.
     ///

@@ -3,7 +3,7 @@ use super::{
     *,
 };
 use crate::{
-    ca::{Authority, bootstrap},
+    ca::bootstrap::{self, Founded},
     data_dir::DataDir,
 };
 use jiff::Timestamp;
@@ -16,7 +16,7 @@ fn binding() -> Binding {
     }
 }
 
-fn authority() -> Authority {
+fn authority() -> Founded {
     let temp = tempfile::tempdir().unwrap();
     let data = DataDir::open(temp.path()).unwrap();
     bootstrap::open(&data, Timestamp::now()).unwrap()

@@ -1,13 +1,13 @@
 //! Making a CA, once.
 
-use super::{Authority, CaError, IssuingCa, files, key::SoftwareCaKey, recognise};
+use super::{CaError, IssuingCa, files, key::SoftwareCaKey, recognise};
 use crate::{
     audit,
     data_dir::{self, DataDir},
 };
 use aws_lc_rs::rand;
 use jiff::{SignedDuration, Timestamp};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use touchstone_common::{
     certificate::{CaCertificate, CertificateError, Prepared, Profile, SerialNumber, Validity},
     key::{KeyAlgorithm, PublicKey, SigningKey, SoftwareKey},
@@ -23,13 +23,40 @@ pub const DATABASE: &str = "api.db";
 const ROOT_LIFETIME: SignedDuration = SignedDuration::from_hours(24 * 3653);
 const ISSUING_LIFETIME: SignedDuration = SignedDuration::from_hours(24 * 120);
 /// How far back a CA begins: its certificates must not begin before it does, wherever they are checked.
-const BACKDATE: SignedDuration = SignedDuration::from_mins(10);
+pub(super) const BACKDATE: SignedDuration = SignedDuration::from_mins(10);
+
+/// The CA that a data directory begins with.
+#[derive(Debug)]
+pub struct Founded {
+    root: CaCertificate,
+    issuing: IssuingCa,
+}
+
+impl Founded {
+    /// What clients trust.
+    #[must_use]
+    pub fn root(&self) -> &CaCertificate {
+        &self.root
+    }
+
+    /// What signs first.
+    #[must_use]
+    pub fn issuing(&self) -> &IssuingCa {
+        &self.issuing
+    }
+
+    /// The trust bundle, PEM: what `--client-ca-file` takes.
+    #[must_use]
+    pub fn trust_bundle(&self) -> String {
+        self.root.to_pem()
+    }
+}
 
 /// Loads the CA of a data directory, or makes it where nothing was ever issued, and writes the trust bundle.
 ///
 /// # Errors
 /// When it cannot be loaded or made, or is gone from a directory that has issued.
-pub fn open(data: &DataDir, now: Timestamp) -> Result<Authority, CaError> {
+pub fn open(data: &DataDir, now: Timestamp) -> Result<Founded, CaError> {
     let folder = data.file(FOLDER);
     if !folder.exists() {
         for trace in [audit::FILE_NAME, DATABASE] {
@@ -43,20 +70,20 @@ pub fn open(data: &DataDir, now: Timestamp) -> Result<Authority, CaError> {
         files::make_whole(&folder, |new| make(new, now))?;
         tracing::info!(folder = %folder.display(), "made a root and an issuing CA");
     }
-    let authority = load(data.path())?;
+    let founded = load(data.path())?;
     let bundle = data.file(TRUST_BUNDLE);
-    let content = authority.trust_bundle();
+    let content = founded.trust_bundle();
     if data_dir::read_optional(&bundle)?.as_deref() != Some(content.as_bytes()) {
         data_dir::write_atomic(&bundle, content.as_bytes())?;
     }
-    Ok(authority)
+    Ok(founded)
 }
 
 /// Loads the CA of a data directory.
 ///
 /// # Errors
 /// When a part is missing or does not fit the others.
-pub fn load(data: &Path) -> Result<Authority, CaError> {
+pub fn load(data: &Path) -> Result<Founded, CaError> {
     let folder = data.join(FOLDER);
     let root_folder = folder.join("root");
     let issuing_folder = folder.join("issuing");
@@ -73,7 +100,20 @@ pub fn load(data: &Path) -> Result<Authority, CaError> {
             path: issuing_folder,
         },
     )?;
-    Ok(Authority { root, issuing })
+    Ok(Founded { root, issuing })
+}
+
+/// The root that a data directory made for itself, and its key.
+///
+/// # Errors
+/// When it cannot be read, or they are not a pair.
+pub(super) fn own_root(data: &DataDir) -> Result<(CaCertificate, SoftwareKey), CaError> {
+    files::load(&data.file(FOLDER).join("root"))
+}
+
+/// Where the first issuing CA's key is.
+pub(super) fn issuing_key(data: &DataDir) -> PathBuf {
+    files::key_path(&data.file(FOLDER).join("issuing"))
 }
 
 fn make(folder: &Path, now: Timestamp) -> Result<(), CaError> {

@@ -5,7 +5,7 @@ use crate::data_dir::{self, DataDirError};
 use std::{
     fs::{self, DirBuilder, File},
     os::unix::fs::DirBuilderExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 use touchstone_common::{
     certificate::CaCertificate,
@@ -40,6 +40,11 @@ pub fn load(folder: &Path) -> Result<(CaCertificate, SoftwareKey), CaError> {
         });
     }
     Ok((certificate, key))
+}
+
+/// Where a folder's key is.
+pub(super) fn key_path(folder: &Path) -> PathBuf {
+    folder.join(KEY)
 }
 
 /// Reads a CA's certificate from its folder.

@@ -2,9 +2,11 @@
 //!
 //! [`KeySource`] says where a key is, and opens it. Behind [`CaKey`] no one sees where that was.
 
+mod place;
 mod software;
 mod source;
 
+pub use place::{KeyPlace, KeyPlan};
 pub use software::SoftwareCaKey;
 pub use source::{KeySource, SecretPem};
 
@@ -37,6 +39,15 @@ pub enum CaKeyError {
         /// What is wrong with it.
         source: SoftwareKeyError,
     },
+    /// A file is not there.
+    #[error("read the CA key: {} is missing", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The system gives no random bytes.
+    #[error("make a CA key: the system gives no random bytes")]
+    Random,
     /// A file cannot be read.
     #[error("read {}: {kind}", path.display())]
     Read {
@@ -48,6 +59,14 @@ pub enum CaKeyError {
     /// The crypto library does not sign.
     #[error("sign with the CA key: {0}")]
     Sign(SoftwareKeyError),
+    /// A file cannot be written or removed.
+    #[error("write {}: {kind}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        kind: io::ErrorKind,
+    },
 }
 
 impl CaKeyError {
@@ -55,9 +74,13 @@ impl CaKeyError {
     #[must_use]
     pub fn is_retriable(&self) -> bool {
         match self {
-            Self::Exposed { .. } | Self::Malformed { .. } | Self::Read { .. } | Self::Sign(_) => {
-                false
-            }
+            Self::Exposed { .. }
+            | Self::Malformed { .. }
+            | Self::Missing { .. }
+            | Self::Random
+            | Self::Read { .. }
+            | Self::Sign(_)
+            | Self::Write { .. } => false,
         }
     }
 
@@ -66,13 +89,18 @@ impl CaKeyError {
     pub fn remedy(&self) -> String {
         match self {
             Self::Exposed { path, .. } => format!("chmod 600 {}", path.display()),
-            Self::Malformed { .. } => {
+            Self::Malformed { .. } | Self::Missing { .. } => {
                 "restore the key from a backup: a PKCS#8 private key in PEM".into()
             }
             Self::Read { .. } => {
                 "check that the file is there and that the signer's user may read it".into()
             }
-            Self::Sign(_) => "check that the system gives random numbers, then try again".into(),
+            Self::Write { .. } => {
+                "check that there is space and that the signer's user may write there".into()
+            }
+            Self::Random | Self::Sign(_) => {
+                "check that the system gives random numbers, then try again".into()
+            }
         }
     }
 }

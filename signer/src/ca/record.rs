@@ -8,6 +8,7 @@ use super::{
     key::{CaKey, CaKeyError, KeySource},
     lifecycle::{CaId, Inconsistent, Lifecycle, State},
 };
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use touchstone_common::certificate::{CaCertificate, CertificateError};
@@ -30,6 +31,34 @@ pub struct Record {
     lifecycle: Lifecycle,
     roots: Vec<CaCertificate>,
     material: BTreeMap<CaId, Material>,
+    planned: Option<Planned>,
+    /// Keys that are of no use any more and not destroyed yet.
+    doomed: Vec<KeySource>,
+    blocked: Option<Blocked>,
+}
+
+/// A key outside of the record that somebody is making for the next CA.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Planned {
+    /// Where it will be, or is.
+    pub key: KeySource,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// A step that is due and could not be made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Blocked {
+    /// What was tried, in words.
+    pub step: String,
+    /// Since when it is so.
+    pub since: Timestamp,
+    /// Why it did not work.
+    pub why: String,
+    /// What to do about it.
+    pub remedy: String,
 }
 
 /// What belongs to one CA beside its life cycle.
@@ -115,6 +144,12 @@ struct WireRecord {
     lifecycle: Lifecycle,
     roots: Vec<String>,
     cas: BTreeMap<CaId, WireMaterial>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    planned: Option<Planned>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    doomed: Vec<KeySource>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    blocked: Option<Blocked>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -139,50 +174,135 @@ impl Record {
         roots: Vec<CaCertificate>,
         material: BTreeMap<CaId, Material>,
     ) -> Result<Self, RecordError> {
-        let record = Self {
+        Self {
             binding,
             lifecycle,
             roots,
             material,
-        };
-        record.check()?;
-        Ok(record)
+            planned: None,
+            doomed: Vec::new(),
+            blocked: None,
+        }
+        .checked()
     }
 
-    /// The same record after moves that need nothing new.
+    fn checked(self) -> Result<Self, RecordError> {
+        self.check()?;
+        Ok(self)
+    }
+
+    /// The same record after moves that need nothing new. What removed CAs had goes: a key in the record with it, one
+    /// elsewhere is [doomed](Record::doomed).
     ///
     /// # Errors
     /// When they do: a CA's key or certificate is missing.
-    pub fn with_lifecycle(self, lifecycle: Lifecycle) -> Result<Self, RecordError> {
-        let Self {
-            binding,
-            roots,
-            mut material,
-            ..
-        } = self;
-        // A CA that is removed, or forgotten, has no key any more.
-        material.retain(|id, _| lifecycle.ca(*id).is_some());
-        for ca in lifecycle.cas() {
-            if ca.state() == State::Removed
-                && let Some(material) = material.get_mut(&ca.id())
-            {
-                material.key = None;
+    pub fn with_lifecycle(mut self, lifecycle: Lifecycle) -> Result<Self, RecordError> {
+        let is_gone = |id: CaId| {
+            lifecycle
+                .ca(id)
+                .is_none_or(|ca| ca.state() == State::Removed)
+        };
+        for (id, material) in &mut self.material {
+            if is_gone(*id) {
                 material.request = None;
+                let key = material.key.take();
+                self.doomed
+                    .extend(key.filter(|key| !matches!(key, KeySource::Inline { .. })));
             }
         }
-        Self::new(binding, lifecycle, roots, material)
+        self.material.retain(|id, _| lifecycle.ca(*id).is_some());
+        self.lifecycle = lifecycle;
+        self.drop_roots();
+        self.checked()
     }
 
-    /// Reads a record.
+    /// The same record with the key that is about to be made.
+    #[must_use]
+    pub fn with_planned(mut self, planned: Planned) -> Self {
+        self.planned = Some(planned);
+        self
+    }
+
+    /// The same record, the plan given up: whatever was made by it is to be destroyed.
+    #[must_use]
+    pub fn without_plan(mut self) -> Self {
+        let planned = self.planned.take();
+        self.doomed.extend(planned.map(|planned| planned.key));
+        self
+    }
+
+    /// The same record with what belongs to a CA that just came.
+    ///
+    /// # Errors
+    /// When it does not belong to it.
+    pub fn with_material(
+        mut self,
+        lifecycle: Lifecycle,
+        id: CaId,
+        material: Material,
+    ) -> Result<Self, RecordError> {
+        let fulfilled = |planned: &mut Planned| material.key.as_ref() == Some(&planned.key);
+        let _ = self.planned.take_if(fulfilled);
+        self.material.insert(id, material);
+        self.with_lifecycle(lifecycle)
+    }
+
+    /// The same record with a further root.
+    #[must_use]
+    pub fn with_root(mut self, root: CaCertificate) -> Self {
+        if self.roots.iter().all(|known| known.der() != root.der()) {
+            self.roots.push(root);
+        }
+        self
+    }
+
+    /// The same record, with another word on what could not be done.
+    #[must_use]
+    pub fn with_blocked(mut self, blocked: Option<Blocked>) -> Self {
+        self.blocked = blocked;
+        self
+    }
+
+    /// The same record after the keys of removed CAs were destroyed.
+    #[must_use]
+    pub fn with_nothing_doomed(mut self) -> Self {
+        self.doomed.clear();
+        self
+    }
+
+    /// A root whose last CA is removed is trusted no more, once another root's CA signs.
+    fn drop_roots(&mut self) {
+        let living = |root: &CaCertificate, is: fn(State) -> bool| {
+            let cas = self.lifecycle.cas().iter().filter(|ca| is(ca.state()));
+            let mut certificates =
+                cas.filter_map(|ca| self.material.get(&ca.id())?.certificate.as_ref());
+            certificates.any(|certificate| is_issued_by(certificate, root))
+        };
+        let signs = |root: &CaCertificate| living(root, |state| state == State::Active);
+        if !self.roots.iter().any(signs) {
+            return;
+        }
+        let kept = self
+            .roots
+            .iter()
+            .filter(|root| living(root, |state| state != State::Removed))
+            .cloned()
+            .collect();
+        self.roots = kept;
+    }
+
+    /// Reads a record; whose it must be, where that is known.
     ///
     /// # Errors
     /// When it is not whole, not consistent, or another cluster's.
-    pub fn from_json(json: &[u8], expected: &Binding) -> Result<Self, RecordError> {
+    pub fn from_json(json: &[u8], expected: Option<&Binding>) -> Result<Self, RecordError> {
         if json.iter().all(u8::is_ascii_whitespace) {
             return Err(RecordError::Empty);
         }
         let wire: WireRecord = serde_json::from_slice(json).map_err(RecordError::Malformed)?;
-        if &wire.binding != expected {
+        if let Some(expected) = expected
+            && &wire.binding != expected
+        {
             return Err(RecordError::Foreign {
                 found: wire.binding,
                 expected: expected.clone(),
@@ -210,7 +330,16 @@ impl Record {
             };
             material.insert(id, one);
         }
-        Self::new(wire.binding, wire.lifecycle, roots, material)
+        Self {
+            binding: wire.binding,
+            lifecycle: wire.lifecycle,
+            roots,
+            material,
+            planned: wire.planned,
+            doomed: wire.doomed,
+            blocked: wire.blocked,
+        }
+        .checked()
     }
 
     /// As the Secret keeps it. It holds private keys.
@@ -231,6 +360,9 @@ impl Record {
             lifecycle: self.lifecycle.clone(),
             roots: self.roots.iter().map(CaCertificate::to_pem).collect(),
             cas: cas.collect(),
+            planned: self.planned.clone(),
+            doomed: self.doomed.clone(),
+            blocked: self.blocked.clone(),
         };
         serde_json::to_vec(&wire)
             .map(Zeroizing::new)
@@ -241,6 +373,24 @@ impl Record {
     #[must_use]
     pub fn binding(&self) -> &Binding {
         &self.binding
+    }
+
+    /// The key that somebody is making.
+    #[must_use]
+    pub fn planned(&self) -> Option<&Planned> {
+        self.planned.as_ref()
+    }
+
+    /// Keys outside of the record that are of no use any more and not destroyed yet.
+    #[must_use]
+    pub fn doomed(&self) -> &[KeySource] {
+        &self.doomed
+    }
+
+    /// What is due and could not be done.
+    #[must_use]
+    pub fn blocked(&self) -> Option<&Blocked> {
+        self.blocked.as_ref()
     }
 
     /// The life cycle.
@@ -314,7 +464,9 @@ impl Record {
                     {
                         return Err(RecordError::Mixed(id, "certificate"));
                     }
-                    self.check_chain(id, certificate)?;
+                    if needs_key {
+                        self.check_chain(id, certificate)?;
+                    }
                 }
                 (Some(_), None) if needs_key => {
                     return Err(RecordError::Missing(id, "certificate"));
@@ -331,14 +483,22 @@ impl Record {
     }
 
     fn check_chain(&self, id: CaId, certificate: &CaCertificate) -> Result<(), RecordError> {
-        let signed = |root: &CaCertificate| root.verify_signature_of(certificate.der()).is_ok();
         // One that names itself as its issuer was verified when it was read.
-        if certificate.is_self_signed() || self.roots.iter().any(signed) {
+        if certificate.is_self_signed()
+            || self
+                .roots
+                .iter()
+                .any(|root| is_issued_by(certificate, root))
+        {
             Ok(())
         } else {
             Err(RecordError::Unchained(id))
         }
     }
+}
+
+fn is_issued_by(certificate: &CaCertificate, root: &CaCertificate) -> bool {
+    root.verify_signature_of(certificate.der()).is_ok()
 }
 
 #[cfg(test)]

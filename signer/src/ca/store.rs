@@ -19,7 +19,8 @@ const TYPE: &str = "touchstone.dev/ca";
 #[derive(Clone)]
 pub struct Store {
     secrets: Api<Secret>,
-    binding: Binding,
+    /// Whose record it must be; whoever's for an operator, who is shown whose it is.
+    binding: Option<Binding>,
 }
 
 /// A record as it was read, and the version that a write must find.
@@ -81,7 +82,16 @@ impl Store {
     pub fn new(client: Client, namespace: &str, binding: Binding) -> Self {
         Self {
             secrets: Api::namespaced(client, namespace),
-            binding,
+            binding: Some(binding),
+        }
+    }
+
+    /// Whatever cluster's record is in this namespace.
+    #[must_use]
+    pub fn of_any(client: Client, namespace: &str) -> Self {
+        Self {
+            secrets: Api::namespaced(client, namespace),
+            binding: None,
         }
     }
 
@@ -133,7 +143,7 @@ impl Store {
         let json = secret.data.and_then(|mut data| data.remove(KEY));
         let json = zeroize::Zeroizing::new(json.map(|json| json.0).unwrap_or_default());
         Ok(Read {
-            record: Record::from_json(&json, &self.binding)?,
+            record: Record::from_json(&json, self.binding.as_ref())?,
             version: secret.metadata.resource_version.unwrap_or_default(),
         })
     }

@@ -3,7 +3,7 @@
 use super::SignerOptions;
 use crate::{
     audit::{AuditLog, FILE_NAME},
-    ca::bootstrap,
+    ca::{key::KeyPlace, record::Binding, rotation},
     clock::{Clock, SystemClock},
     controller::code,
     data_dir::{self, DataDir},
@@ -13,7 +13,8 @@ use crate::{
     service::{Service, evidence_cache},
 };
 use clap::Args;
-use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use hyper::http::uri::InvalidUri;
+use k8s_openapi::api::{certificates::v1::CertificateSigningRequest, core::v1::Namespace};
 use kube::{
     Api, Client,
     api::ListParams,
@@ -37,6 +38,9 @@ pub struct Run {
     /// Which of the kubeconfig's contexts; its current one otherwise
     #[arg(long, value_name = "NAME")]
     context: Option<String>,
+    /// Where the CA's record and the trust bundle are
+    #[arg(long, value_name = "NAME", default_value = crate::bundle::NAMESPACE)]
+    namespace: String,
 }
 
 impl Run {
@@ -48,24 +52,40 @@ impl Run {
             &options.policy,
             reload::attestation_roots(&options.attestation_root)?,
         )?;
-        let data = DataDir::open(&options.data)?;
+        let settings = options.ca_settings(KeyPlace::Secret)?;
+        let cluster = policy.subscribe().borrow().policy.cluster().to_string();
+        let data = Arc::new(DataDir::open(&options.data)?);
         if let Some(ready) = &options.ready_file {
             // Of an earlier process: it says nothing of this one. Not before the lock: one that still runs is ready.
             let _ = fs::remove_file(ready);
         }
-        let authority = Arc::new(bootstrap::open(&data, clock.now())?);
+        let founded = rotation::found(&data, &settings, clock.now())?;
         let audit = AuditLog::open(&data.file(FILE_NAME), clock.now())?;
-        let (client, server) = connect(&self.kubeconfig, self.context).await?;
+        let config = config(&self.kubeconfig, self.context).await?;
+        let (client, server) = connect(config.clone())?;
         check(&client, &options.signer_name).await?;
+        let rotation = rotation::Parts {
+            founded,
+            binding: Binding {
+                cluster,
+                uid: cluster_uid(&client).await?,
+            },
+            namespace: self.namespace,
+            signer_name: options.signer_name.clone(),
+            data: Arc::clone(&data),
+            endpoints: endpoints(&config, &settings.endpoints)?,
+            trust: Arc::new(rotation::ClusterAlone),
+            settings,
+        };
         let metrics = options.listen_for_metrics().await?;
         let shutdown = super::shutdown_by_signal()?;
         let service = Service {
             audit,
-            authority,
             clock,
             evidence: evidence_cache(),
             metrics,
             policy,
+            rotation,
             signer_name: options.signer_name,
         };
         let ready_file = options.ready_file;
@@ -88,11 +108,8 @@ impl Run {
     }
 }
 
-/// A client of the cluster, and its address.
-pub(super) async fn connect(
-    path: &Path,
-    context: Option<String>,
-) -> Result<(Client, String), Error> {
+/// What a kubeconfig says.
+pub(super) async fn config(path: &Path, context: Option<String>) -> Result<Config, Error> {
     let at = |source| Error::Kubeconfig {
         path: path.to_owned(),
         source,
@@ -102,9 +119,13 @@ pub(super) async fn connect(
         context,
         ..KubeConfigOptions::default()
     };
-    let config = Config::from_custom_kubeconfig(kubeconfig, &options)
+    Config::from_custom_kubeconfig(kubeconfig, &options)
         .await
-        .map_err(at)?;
+        .map_err(at)
+}
+
+/// A client of the cluster, and its address.
+pub(super) fn connect(config: Config) -> Result<(Client, String), Error> {
     let server = config
         .cluster_url
         .to_string()
@@ -115,6 +136,35 @@ pub(super) async fn connect(
         source: Box::new(source),
     })?;
     Ok((client, server))
+}
+
+/// The API servers at which a CA proves itself: those named, or the one that the signer talks to.
+fn endpoints(config: &Config, named: &[String]) -> Result<Vec<Config>, Error> {
+    if named.is_empty() {
+        return Ok(vec![config.clone()]);
+    }
+    let at = |url: &String| {
+        let cluster_url = url.parse().map_err(|error: InvalidUri| Error::Endpoint {
+            url: url.clone(),
+            message: error.to_string(),
+        })?;
+        let mut endpoint = config.clone();
+        endpoint.cluster_url = cluster_url;
+        Ok(endpoint)
+    };
+    named.iter().map(at).collect()
+}
+
+/// What tells a cluster from every other: the UID of its `kube-system` namespace.
+pub(super) async fn cluster_uid(client: &Client) -> Result<String, Error> {
+    Api::<Namespace>::all(client.clone())
+        .get_metadata("kube-system")
+        .await
+        .map_err(|error| Error::Api {
+            doing: "read the namespace kube-system",
+            source: Box::new(error),
+        })
+        .map(|namespace| namespace.metadata.uid.unwrap_or_default())
 }
 
 /// Whether the cluster has what the controller needs: better told now than from a loop of warnings.

@@ -1,11 +1,12 @@
 //! `standalone`: the embedded API and the signer in one process.
 
-use super::SignerOptions;
+use super::{SignerOptions, run};
 use crate::{
     anonymous::{ByKey, Taken},
     approvers::ByPolicy,
     audit::{AuditLog, FILE_NAME},
-    ca::{Authority, CaError, bootstrap, endpoint},
+    bundle::Bundle,
+    ca::{CaError, bootstrap, endpoint, key::KeyPlace, record::Binding, rotation},
     clock::{ApiClock, Clock, SystemClock},
     controller::chain,
     data_dir::{self, DataDir},
@@ -15,6 +16,7 @@ use crate::{
 };
 use clap::Args;
 use k8s_openapi::api::authentication::v1::UserInfo;
+use kube::Client;
 use serde_json::json;
 use std::{
     fs,
@@ -27,6 +29,9 @@ use tokio_util::sync::CancellationToken;
 use touchstone_apiserver::{ApiServer, CaKind, ClientCa, Config, SIGNER, ServerTls};
 use touchstone_common::name::{GroupName, UserName};
 use zeroize::Zeroizing;
+
+/// Where what belongs to a namespace is.
+pub(super) const NAMESPACE: &str = "default";
 
 /// `standalone`.
 #[derive(Debug, Args)]
@@ -52,38 +57,44 @@ impl Standalone {
             reload::attestation_roots(&options.attestation_root)?,
         )?;
         let cluster = policy.subscribe().borrow().policy.cluster().to_string();
-        let data = DataDir::open(&options.data)?;
+        let data = Arc::new(DataDir::open(&options.data)?);
+        let settings = options.ca_settings(KeyPlace::File {
+            folder: data.file(bootstrap::FOLDER).join("keys"),
+        })?;
         if let Some(ready) = &options.ready_file {
             // Of an earlier process: it says nothing of this one. Not before the lock: one that still runs is ready.
             let _ = fs::remove_file(ready);
         }
         let now = clock.now();
-        let authority = Arc::new(bootstrap::open(&data, now)?);
         let names = endpoint::ServerNames::new(host_name(), &self.tls_san);
         let server = endpoint::server(&data, &names, now)?;
         let (user, groups) = administrator()?;
         let admin = endpoint::admin(&data, &user, &groups, now)?;
+        let founded = rotation::found(&data, &settings, clock.now())?;
         let audit = AuditLog::open(&data.file(FILE_NAME), now)?;
         let evidence = evidence_cache();
-        let api = ApiServer::open(Config {
-            database: data.file(bootstrap::DATABASE),
-            client_cas: client_cas(&authority, &admin.ca_pem),
-            anonymous: Arc::new(ByKey {
-                clock: Arc::clone(&clock),
-                evidence: Arc::clone(&evidence),
-                signer_name: options.signer_name.clone(),
-                snapshot: policy.subscribe(),
-                taken: Taken::default(),
-            }),
-            approvers: Arc::new(ByPolicy {
-                clock: Arc::clone(&clock),
-                evidence: Arc::clone(&evidence),
-                signer_name: options.signer_name.clone(),
-                snapshot: policy.subscribe(),
-            }),
-            clock: Arc::new(ApiClock(Arc::clone(&clock))),
-        })
-        .map_err(|error| Error::ApiOpen(Box::new(error)))?;
+        let api = Arc::new(
+            ApiServer::open(Config {
+                database: data.file(bootstrap::DATABASE),
+                // The engineers' are told by the CA's record, before anyone is served.
+                client_cas: client_cas(None, &admin.ca_pem),
+                anonymous: Arc::new(ByKey {
+                    clock: Arc::clone(&clock),
+                    evidence: Arc::clone(&evidence),
+                    signer_name: options.signer_name.clone(),
+                    snapshot: policy.subscribe(),
+                    taken: Taken::default(),
+                }),
+                approvers: Arc::new(ByPolicy {
+                    clock: Arc::clone(&clock),
+                    evidence: Arc::clone(&evidence),
+                    signer_name: options.signer_name.clone(),
+                    snapshot: policy.subscribe(),
+                }),
+                clock: Arc::new(ApiClock(Arc::clone(&clock))),
+            })
+            .map_err(|error| Error::ApiOpen(Box::new(error)))?,
+        );
         let listener = super::listen("--listen", &self.listen).await?;
         let address = listener.local_addr().map_err(|source| Error::Listen {
             option: "--listen",
@@ -98,17 +109,35 @@ impl Standalone {
             ready_file: options.ready_file,
         };
         endpoint::write_kubeconfig(&place.data, &place.url, &server.ca_pem, &admin)?;
+        let uid = run::cluster_uid(&own_client(&api)).await?;
         let tls = ServerTls {
             certificate_chain_pem: server.certificate_pem.into_bytes(),
             private_key_pem: Zeroizing::new(server.private_key_pem.as_bytes().to_vec()),
         };
+        let admin_kubeconfig = place.data.file(endpoint::ADMIN_KUBECONFIG);
+        let rotation = rotation::Parts {
+            founded,
+            binding: Binding {
+                cluster: place.cluster.clone(),
+                uid,
+            },
+            namespace: NAMESPACE.into(),
+            signer_name: options.signer_name.clone(),
+            data: Arc::clone(&place.data),
+            endpoints: vec![run::config(&admin_kubeconfig, None).await?],
+            trust: Arc::new(Embedded {
+                api: Arc::clone(&api),
+                admin_ca: admin.ca_pem.clone(),
+            }),
+            settings,
+        };
         let service = Service {
             audit,
-            authority,
             clock,
             evidence,
             metrics,
             policy,
+            rotation,
             signer_name: options.signer_name,
         };
         let result = serve(&api, listener, tls, service, shutdown, &place).await;
@@ -129,14 +158,7 @@ async fn serve(
     shutdown: CancellationToken,
     place: &Place,
 ) -> Result<(), Error> {
-    let client = api.client(
-        UserInfo {
-            username: Some("touchstone-signer".into()),
-            groups: Some(vec![SIGNER.into(), "system:authenticated".into()]),
-            ..UserInfo::default()
-        },
-        "default",
-    );
+    let client = own_client(api);
     let stop_api = CancellationToken::new();
     let mut serving = std::pin::pin!(api.serve(listener, tls, stop_api.clone()));
     let mut signing = std::pin::pin!(service.run(client, shutdown.clone(), || place.announce()));
@@ -154,17 +176,39 @@ async fn serve(
     }
 }
 
-fn client_cas(authority: &Authority, admin_ca: &str) -> Vec<ClientCa> {
-    vec![
-        ClientCa {
-            certificates_pem: authority.trust_bundle().into_bytes(),
-            kind: CaKind::Engineers,
-        },
-        ClientCa {
-            certificates_pem: admin_ca.as_bytes().to_vec(),
-            kind: CaKind::Administrators,
-        },
-    ]
+/// The signer's client of the API in its own process.
+fn own_client(api: &ApiServer) -> Client {
+    let identity = UserInfo {
+        username: Some("touchstone-signer".into()),
+        groups: Some(vec![SIGNER.into(), "system:authenticated".into()]),
+        ..UserInfo::default()
+    };
+    api.client(identity, NAMESPACE)
+}
+
+/// The embedded API: it trusts what it is told at once, on open connections too.
+struct Embedded {
+    api: Arc<ApiServer>,
+    admin_ca: String,
+}
+
+impl rotation::Trust for Embedded {
+    fn trust(&self, bundle: Option<&Bundle>) -> Result<(), String> {
+        let cas = client_cas(bundle, &self.admin_ca);
+        self.api.set_client_cas(&cas).map_err(|error| chain(&error))
+    }
+}
+
+fn client_cas(engineers: Option<&Bundle>, admin_ca: &str) -> Vec<ClientCa> {
+    let engineers = engineers.map(|bundle| ClientCa {
+        certificates_pem: bundle.to_pem().into_bytes(),
+        kind: CaKind::Engineers,
+    });
+    let administrators = ClientCa {
+        certificates_pem: admin_ca.as_bytes().to_vec(),
+        kind: CaKind::Administrators,
+    };
+    engineers.into_iter().chain([administrators]).collect()
 }
 
 /// The administrator's names. What they may do comes from the CA, not from a group.
@@ -207,7 +251,7 @@ fn host_name() -> Option<String> {
 struct Place {
     url: String,
     cluster: String,
-    data: DataDir,
+    data: Arc<DataDir>,
     ready_file: Option<PathBuf>,
 }
 

@@ -1,12 +1,14 @@
-//! Events on a request, for `kubectl describe csr`. They inform; nothing depends on them.
+//! Events on a request, for `kubectl describe csr`, and on the CA's record. They inform; nothing depends on them.
 
 use super::conditions::shorten;
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::{certificates::v1::CertificateSigningRequest, events::v1::Event},
+    api::{
+        certificates::v1::CertificateSigningRequest, core::v1::ObjectReference, events::v1::Event,
+    },
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
 };
-use kube::{Api, Client, Resource, ResourceExt, api::PostParams};
+use kube::{Api, Client, Resource, api::PostParams};
 
 const REPORTER: &str = "touchstone.dev/signer";
 /// The most bytes Kubernetes takes as an event's note (pkg/apis/core/validation/events.go).
@@ -25,14 +27,14 @@ fn name(request: &str, now: Timestamp) -> String {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Level {
+pub(crate) enum Level {
     Normal,
     Warning,
 }
 
 #[derive(Clone)]
-pub(super) struct Events {
-    api: Api<Event>,
+pub(crate) struct Events {
+    client: Client,
     instance: String,
 }
 
@@ -45,15 +47,14 @@ impl std::fmt::Debug for Events {
 }
 
 impl Events {
-    pub(super) fn new(client: Client) -> Self {
+    pub(crate) fn new(client: Client) -> Self {
         Self {
-            // Events of objects that belong to no namespace stand in this one.
-            api: Api::namespaced(client, "default"),
+            client,
             instance: format!("touchstone-signer-{}", std::process::id()),
         }
     }
 
-    /// Publishes an event. One that cannot be published is logged and forgotten.
+    /// Publishes an event on a request.
     pub(super) async fn publish(
         &self,
         request: &CertificateSigningRequest,
@@ -64,12 +65,33 @@ impl Events {
     ) {
         let mut regarding = request.object_ref(&());
         regarding.resource_version = None;
+        self.tell(regarding, "Review", now, level, reason, note)
+            .await;
+    }
+
+    /// Publishes an event. One that cannot be published is logged and forgotten.
+    pub(crate) async fn tell(
+        &self,
+        regarding: ObjectReference,
+        action: &str,
+        now: Timestamp,
+        level: Level,
+        reason: &str,
+        note: &str,
+    ) {
+        // Events of objects that belong to no namespace stand in this one.
+        let namespace = regarding
+            .namespace
+            .as_deref()
+            .unwrap_or("default")
+            .to_owned();
+        let of = regarding.name.as_deref().unwrap_or_default();
         let event = Event {
-            action: Some("Review".to_owned()),
+            action: Some(action.to_owned()),
             event_time: Some(MicroTime(now)),
             metadata: ObjectMeta {
-                name: Some(name(&request.name_any(), now)),
-                namespace: Some("default".to_owned()),
+                name: Some(name(of, now)),
+                namespace: Some(namespace.clone()),
                 ..ObjectMeta::default()
             },
             note: Some(shorten(note, MAX_NOTE_BYTES)),
@@ -86,7 +108,8 @@ impl Events {
             ),
             ..Event::default()
         };
-        if let Err(error) = self.api.create(&PostParams::default(), &event).await {
+        let api = Api::<Event>::namespaced(self.client.clone(), &namespace);
+        if let Err(error) = api.create(&PostParams::default(), &event).await {
             tracing::debug!(error = %super::chain(&error), "an event was not taken");
         }
     }

@@ -38,7 +38,7 @@ pub(super) enum Claim {
 }
 
 /// All grants, page by page.
-pub(super) fn all(api: &Api<Grant>) -> impl Stream<Item = kube::Result<Grant>> + '_ {
+pub(crate) fn all(api: &Api<Grant>) -> impl Stream<Item = kube::Result<Grant>> + '_ {
     enum Next {
         End,
         First,

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     audit::{Approval as ApprovalRecord, Event, Intent as IntentRecord},
-    ca::bootstrap,
+    ca::{bootstrap, lifecycle::CannotSign},
     grant::{Grant, GrantIntent, Phase},
     issue,
     metrics::Ending,
@@ -96,10 +96,26 @@ impl Context {
         snapshot: &Snapshot,
     ) -> Result<Outcome, ControllerError> {
         let started = Instant::now();
-        let issuing = self.authority.issuing();
+        // One state of the CA from here to the signature.
+        let authority = Arc::clone(&self.authority.borrow());
         let now = self.clock.now();
+        let signing = match authority.may_sign(now) {
+            Ok(signing) => signing,
+            Err(why @ CannotSign::NotValid(_)) => {
+                let message = format!(
+                    "failed to issue: {why}. The security team knows from the alarms; `touchstone-signer ca status` says what is due"
+                );
+                return self.fail(subject, "CannotIssue", &message).await;
+            }
+            // Another CA is on its way, or the record is about to be read.
+            Err(why @ (CannotSign::NoActive | CannotSign::Stale(_))) => {
+                tracing::warn!(request = subject.name, %why, "nothing can be signed now; trying again");
+                return Ok(Outcome::Retry);
+            }
+        };
+        let issuing = signing.ca;
         let serial = SerialNumber::from_random(bootstrap::random()?);
-        let prepared = match issue::prepare(intent, issuing, now, serial) {
+        let prepared = match issue::prepare(intent, &signing, now, serial) {
             Ok(prepared) => prepared,
             Err(error) => {
                 let message = format!("failed to {}", chain(&error));
@@ -171,6 +187,10 @@ impl Context {
         }
         let issued = match prepared.sign(issuing) {
             Ok(issued) => issued,
+            Err(error) if error.is_retriable() => {
+                tracing::warn!(request = subject.name, error = %chain(&error), "the CA's key does not sign now; trying again");
+                return Ok(Outcome::Retry);
+            }
             Err(error) => {
                 let message = format!("failed to {}", chain(&error));
                 return self.fail(subject, "CannotSign", &message).await;
@@ -183,6 +203,8 @@ impl Context {
         }
         // Delivered. What follows is the record; a crash here is made good by `settle_certified`.
         self.metrics.issued_in(started.elapsed());
+        self.metrics
+            .leaf(issuing.fingerprint(), issued.validity.not_after);
         self.metrics.ended(Ending::Issued, POLICY_APPROVED);
         let event = Event::Issued {
             request: subject.reference(),

@@ -3,10 +3,7 @@
 use super::{
     Context, ControllerError, events::Level, grants, reconcile::Outcome, subject::Subject,
 };
-use crate::{
-    audit::{Event, RequestRef},
-    ca::recognise,
-};
+use crate::audit::{Event, RequestRef};
 
 impl Context {
     /// Intents whose request is gone, or was made anew under the same name, come to nothing.
@@ -63,11 +60,11 @@ impl Context {
         subject: &Subject,
         certificate: &[u8],
     ) -> Result<Outcome, ControllerError> {
-        let issuing = self.authority.issuing();
+        let recognised = self.authority.borrow().recognise(certificate);
         let open = self.memory().open.get(&subject.uid).cloned();
-        match (recognise::leaf_of(certificate, issuing.certificate()), open) {
+        match (recognised, open) {
             (Some(_), None) => {}
-            (Some(leaf), Some(open)) => {
+            (Some((leaf, ca)), Some(open)) => {
                 let grant = self
                     .grants
                     .get_opt(&open.grant)
@@ -88,7 +85,7 @@ impl Context {
                     };
                     self.audit.append(now, event).await?;
                     let status = grants::issued(
-                        issuing.fingerprint(),
+                        &ca,
                         &leaf.fingerprint,
                         &leaf.serial_number,
                         now,

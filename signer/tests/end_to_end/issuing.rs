@@ -9,17 +9,29 @@ use touchstone_common::{
     policy::Policy,
 };
 use touchstone_signer::{
-    ca::{Authority, bootstrap, recognise},
+    ca::{
+        authority::Signing,
+        bootstrap::{self, Founded},
+        lifecycle::Length,
+        recognise,
+    },
     data_dir::DataDir,
     issue::{self, IssueError},
     review::{self, Approvals, Intent, Review, Snapshot, Submission},
     service::evidence_cache,
 };
 
-fn authority() -> Authority {
+fn founded() -> Founded {
     let temp = tempfile::tempdir().unwrap();
     let data = DataDir::open(temp.path()).unwrap();
     bootstrap::open(&data, Timestamp::now()).unwrap()
+}
+
+fn signing(founded: &Founded, longest_leaf: Length) -> Signing<'_> {
+    Signing {
+        ca: founded.issuing(),
+        longest_leaf,
+    }
 }
 
 fn granted() -> Intent {
@@ -48,10 +60,11 @@ fn granted() -> Intent {
 
 #[test]
 fn the_same_input_gives_the_same_bytes_and_another_serial_number_gives_others() {
-    let (authority, intent, now) = (authority(), granted(), Timestamp::now());
+    let (founded, intent, now) = (founded(), granted(), Timestamp::now());
     let digest = |serial: u8| {
         let serial = SerialNumber::from_random([serial; 16]);
-        let prepared = issue::prepare(&intent, authority.issuing(), now, serial).unwrap();
+        let prepared =
+            issue::prepare(&intent, &signing(&founded, Length::days(1)), now, serial).unwrap();
         prepared.tbs_sha256()
     };
     assert_eq!(digest(1), digest(1));
@@ -60,27 +73,24 @@ fn the_same_input_gives_the_same_bytes_and_another_serial_number_gives_others() 
 
 #[test]
 fn a_certificate_begins_at_most_a_minute_back_and_ends_with_the_lifetime_counted_from_now() {
-    let (authority, intent) = (authority(), granted());
+    let (founded, intent) = (founded(), granted());
     let now = Timestamp::now();
     let prepared = issue::prepare(
         &intent,
-        authority.issuing(),
+        &signing(&founded, Length::days(1)),
         now,
         SerialNumber::from_random([1; 16]),
     )
     .unwrap();
     let digest = hex::encode(prepared.tbs_sha256());
-    let issued = prepared.sign(authority.issuing()).unwrap();
+    let issued = prepared.sign(founded.issuing()).unwrap();
     assert!(now.duration_since(issued.validity.not_before) <= SignedDuration::from_secs(60));
     let lifetime = issued.validity.not_after.duration_since(now);
     assert!(
         lifetime <= SignedDuration::from_mins(30) && lifetime > SignedDuration::from_secs(1798)
     );
-    let leaf = recognise::leaf_of(
-        issued.chain_pem.as_bytes(),
-        authority.issuing().certificate(),
-    )
-    .unwrap();
+    let leaf =
+        recognise::leaf_of(issued.chain_pem.as_bytes(), founded.issuing().certificate()).unwrap();
     assert_eq!(
         leaf.tbs_sha256, digest,
         "what was recorded is what was signed"
@@ -92,15 +102,15 @@ fn a_certificate_begins_at_most_a_minute_back_and_ends_with_the_lifetime_counted
 
 #[test]
 fn a_certificate_that_would_outlive_its_ca_is_refused_and_not_shortened() {
-    let (authority, intent) = (authority(), granted());
-    let end = authority.issuing().certificate().validity().not_after;
+    let (founded, intent) = (founded(), granted());
+    let end = founded.issuing().certificate().validity().not_after;
     let at = |before_the_end| {
         let now = end
             .checked_sub(SignedDuration::from_mins(before_the_end))
             .unwrap();
         issue::prepare(
             &intent,
-            authority.issuing(),
+            &signing(&founded, Length::days(1)),
             now,
             SerialNumber::from_random([1; 16]),
         )
@@ -115,14 +125,26 @@ fn a_certificate_that_would_outlive_its_ca_is_refused_and_not_shortened() {
 
 #[test]
 fn a_certificate_of_another_ca_is_not_taken_for_ours() {
-    let (ours, theirs, intent) = (authority(), authority(), granted());
+    let (ours, theirs, intent) = (founded(), founded(), granted());
     let serial = SerialNumber::from_random([1; 16]);
-    let prepared = issue::prepare(&intent, theirs.issuing(), Timestamp::now(), serial).unwrap();
+    let prepared = issue::prepare(
+        &intent,
+        &signing(&theirs, Length::days(1)),
+        Timestamp::now(),
+        serial,
+    )
+    .unwrap();
     let issued = prepared.sign(theirs.issuing()).unwrap();
     assert!(
         recognise::leaf_of(issued.chain_pem.as_bytes(), ours.issuing().certificate()).is_none()
     );
-    let crossed = issue::prepare(&intent, theirs.issuing(), Timestamp::now(), serial).unwrap();
+    let crossed = issue::prepare(
+        &intent,
+        &signing(&theirs, Length::days(1)),
+        Timestamp::now(),
+        serial,
+    )
+    .unwrap();
     assert!(
         crossed.sign(ours.issuing()).is_err(),
         "a key signs for its own CA alone"

@@ -42,7 +42,7 @@ async fn what_the_signer_does_is_counted_and_names_nobody() {
     ] {
         shows(&world, line).await;
     }
-    let end = world.authority.issuing().certificate().validity().not_after;
+    let end = world.founded.issuing().certificate().validity().not_after;
     let end = format!(
         "touchstone_ca_not_after_timestamp_seconds {}",
         end.as_second()

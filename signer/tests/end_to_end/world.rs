@@ -1,6 +1,5 @@
 //! An embedded API with a signer on it, and engineers with software keys.
 
-use crate::nobody::Nobody;
 use aws_lc_rs::rand;
 use futures::StreamExt;
 use jiff::Timestamp;
@@ -35,11 +34,11 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    sync::oneshot,
+    sync::{oneshot, watch},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
-use touchstone_apiserver::{ADMINISTRATORS, ApiServer, Config, SIGNER};
+use touchstone_apiserver::{ADMINISTRATORS, ApiServer, Config, Nobody, SIGNER};
 use touchstone_common::{
     attestation::Roots,
     claims::{Claims, Reason},
@@ -50,7 +49,14 @@ use touchstone_common::{
 };
 use touchstone_signer::{
     audit::{AuditLog, Event, FILE_NAME},
-    ca::{Authority, bootstrap},
+    ca::{
+        authority::Authority,
+        bootstrap::{self, Founded},
+        key::KeyPlace,
+        record::Binding,
+        rotation::{ClusterAlone, Parts as RotationParts, Rotation},
+        settings::CaSettings,
+    },
     clock::{ApiClock, Clock},
     controller::{Context, Parts},
     data_dir::DataDir,
@@ -166,11 +172,11 @@ impl Engineer {
 }
 
 pub(crate) struct World {
-    pub(crate) authority: Arc<Authority>,
+    pub(crate) founded: Founded,
     pub(crate) clock: Arc<TestClock>,
     api: ApiServer,
     audit: AuditLog,
-    data: DataDir,
+    data: Arc<DataDir>,
     /// Where the running signer answers who watches over it.
     monitor: Option<SocketAddr>,
     signer: Option<Running>,
@@ -186,9 +192,9 @@ struct Running {
 impl World {
     pub(crate) async fn start(engineer: &Engineer) -> Self {
         let temp = tempfile::tempdir().unwrap();
-        let data = DataDir::open(&temp.path().join("data")).unwrap();
+        let data = Arc::new(DataDir::open(&temp.path().join("data")).unwrap());
         let clock = Arc::new(TestClock::default());
-        let authority = Arc::new(bootstrap::open(&data, clock.now()).unwrap());
+        let founded = bootstrap::open(&data, clock.now()).unwrap();
         let audit = AuditLog::open(&data.file(FILE_NAME), clock.now()).unwrap();
         std::fs::write(temp.path().join("policy.yaml"), policy(engineer)).unwrap();
         let api_clock: Arc<dyn Clock> = Arc::new(touchstone_signer::clock::SystemClock);
@@ -201,7 +207,7 @@ impl World {
         })
         .unwrap();
         let mut world = Self {
-            authority,
+            founded,
             clock,
             api,
             audit,
@@ -221,11 +227,11 @@ impl World {
         self.monitor = Some(listener.local_addr().unwrap());
         let service = Service {
             audit: self.audit.clone(),
-            authority: Arc::clone(&self.authority),
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             evidence: evidence_cache(),
             metrics: Some(listener),
             policy,
+            rotation: self.rotation(),
             signer_name: SIGNER_NAME.into(),
         };
         let shutdown = CancellationToken::new();
@@ -254,13 +260,13 @@ impl World {
     }
 
     /// Runs a controller whose audit log is another one.
-    pub(crate) fn run_with_audit(&self, path: &Path) -> JoinHandle<()> {
+    pub(crate) async fn run_with_audit(&self, path: &Path) -> JoinHandle<()> {
         let policy =
             PolicyFile::open(&self.temp.path().join("policy.yaml"), Roots::yubico()).unwrap();
         let context = Arc::new(Context::new(Parts {
             client: self.client("touchstone-signer", SIGNER),
             audit: AuditLog::open(path, self.clock.now()).unwrap(),
-            authority: Arc::clone(&self.authority),
+            authority: self.authority().await,
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             evidence: evidence_cache(),
             metrics: Arc::default(),
@@ -271,6 +277,31 @@ impl World {
             let _policy = policy;
             context.run(CancellationToken::new(), || {}).await.unwrap();
         })
+    }
+
+    fn rotation(&self) -> RotationParts {
+        RotationParts {
+            founded: Some(bootstrap::open(&self.data, self.clock.now()).unwrap()),
+            settings: CaSettings::usual(KeyPlace::Secret),
+            binding: Binding {
+                cluster: "prod".into(),
+                uid: "world".into(),
+            },
+            namespace: "default".into(),
+            signer_name: SIGNER_NAME.into(),
+            data: Arc::clone(&self.data),
+            endpoints: Vec::new(),
+            trust: Arc::new(ClusterAlone),
+        }
+    }
+
+    /// What signs, by the record.
+    async fn authority(&self) -> watch::Receiver<Arc<Authority>> {
+        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        let client = self.client("touchstone-signer", SIGNER);
+        let (audit, metrics) = (self.audit.clone(), Arc::default());
+        let rotation = Rotation::open(client, self.rotation(), audit, clock, metrics);
+        rotation.await.unwrap().subscribe()
     }
 
     /// Stops the signer in good order.
@@ -301,7 +332,7 @@ impl World {
     }
 
     pub(crate) fn trust_bundle(&self) -> String {
-        self.authority.trust_bundle()
+        self.founded.trust_bundle()
     }
 
     pub(crate) fn audit_path(&self) -> PathBuf {

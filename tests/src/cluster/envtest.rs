@@ -90,6 +90,12 @@ pub(super) fn start(assets: &Path, dir: TempDir, policy: PathBuf, setup: Setup) 
     apply(
         &files.admin_kubeconfig,
         dir.path(),
+        "bundle.yaml",
+        include_str!("../../../deploy/bundle.yaml"),
+    );
+    apply(
+        &files.admin_kubeconfig,
+        dir.path(),
         "approvers.yaml",
         include_str!("../../../deploy/approvers.yaml"),
     );

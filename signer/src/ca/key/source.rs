@@ -1,6 +1,6 @@
 //! Where a CA key is, as the CA's record keeps it.
 
-use super::{CaKey, CaKeyError, SoftwareCaKey};
+use super::{CaKey, CaKeyError, SoftwareCaKey, place};
 use serde::{Deserialize, Serialize};
 use std::{
     fmt,
@@ -44,6 +44,10 @@ impl SecretPem {
     pub fn of(key: &SoftwareKey) -> Result<Self, SoftwareKeyError> {
         key.to_pkcs8_pem().map(Self)
     }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
 }
 
 impl fmt::Debug for SecretPem {
@@ -74,6 +78,17 @@ impl KeySource {
         self.parse(&pem)
     }
 
+    /// Destroys the key. What stands in the record goes with the record.
+    ///
+    /// # Errors
+    /// When it may still be there.
+    pub fn destroy(&self) -> Result<(), CaKeyError> {
+        match self {
+            Self::File { path } => place::shred(path),
+            Self::Inline { .. } => Ok(()),
+        }
+    }
+
     fn parse(&self, pem: &[u8]) -> Result<Box<dyn CaKey>, CaKeyError> {
         let key = SoftwareKey::from_pkcs8_pem(pem).map_err(|source| CaKeyError::Malformed {
             place: self.to_string(),
@@ -85,9 +100,14 @@ impl KeySource {
 
 /// Reads a file that only its owner may read or write.
 fn private_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, CaKeyError> {
-    let failed = |error: io::Error| CaKeyError::Read {
-        path: path.to_owned(),
-        kind: error.kind(),
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => CaKeyError::Missing {
+            path: path.to_owned(),
+        },
+        kind => CaKeyError::Read {
+            path: path.to_owned(),
+            kind,
+        },
     };
     let file = File::open(path).map_err(failed)?;
     let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o7777;

@@ -108,6 +108,16 @@ impl Lifecycle {
         Some(before(active.lifetime?.not_after, active.longest_leaf))
     }
 
+    /// Whether a step is late by more than the time that CAs are kept after their last leaf, or the active CA can sign no
+    /// leaf of full length any more.
+    #[must_use]
+    pub fn is_overdue(&self, now: Timestamp) -> bool {
+        let grace = self.schedule.settings().keep_after_last_leaf;
+        let is_late = |due: &Due| after(due.at, grace) < now;
+        self.agenda(now).iter().any(is_late)
+            || self.last_safe_moment().is_some_and(|last| last < now)
+    }
+
     /// From when on the clock has been steady for as long as CAs are kept: before, nothing is removed.
     pub(super) fn steady_at(&self, now: Timestamp) -> Timestamp {
         let since = if self.has_jumped(now) {

@@ -55,7 +55,7 @@ fn record() -> Record {
 }
 
 fn read(json: &[u8]) -> Result<Record, RecordError> {
-    Record::from_json(json, &binding())
+    Record::from_json(json, Some(&binding()))
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn another_clusters_record_is_refused() {
             ..binding()
         },
     ] {
-        let error = Record::from_json(&json, &other).unwrap_err();
+        let error = Record::from_json(&json, Some(&other)).unwrap_err();
         assert!(matches!(error, RecordError::Foreign { .. }), "{error}");
     }
 }

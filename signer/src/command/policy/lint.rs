@@ -89,7 +89,8 @@ impl Lint {
         if let Some(kubeconfig) = &self.kubeconfig {
             choose_crypto();
             groups.extend(runtime()?.block_on(async {
-                let (client, _) = run::connect(kubeconfig, self.context.clone()).await?;
+                let config = run::config(kubeconfig, self.context.clone()).await?;
+                let (client, _) = run::connect(config)?;
                 bindings::in_cluster(client).await
             })?);
         }

@@ -1,24 +1,27 @@
-//! An embedded API that lets nobody in by a key.
+//! An API that lets nobody in without a credential.
 
+use crate::{AnonymousCreate, Approvers, AttestedCreator, PassHolder, Refusal};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequestSpec;
-use touchstone_apiserver::{AnonymousCreate, Approvers, AttestedCreator, PassHolder, Refusal};
 
-/// Nobody is let in without a credential.
-pub(crate) struct Nobody;
+/// Lets nobody in without a credential, and nobody approve by a key.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Nobody;
+
+fn refusal() -> Refusal {
+    Refusal {
+        message: "nobody is let in without a credential".into(),
+    }
+}
 
 impl AnonymousCreate for Nobody {
     fn admit(&self, _: &CertificateSigningRequestSpec) -> Result<AttestedCreator, Refusal> {
-        Err(Refusal {
-            message: "nobody is let in".into(),
-        })
+        Err(refusal())
     }
 }
 
 impl Approvers for Nobody {
     fn admit(&self, _: &str, _: &str, _: &str) -> Result<(), Refusal> {
-        Err(Refusal {
-            message: "nobody approves".into(),
-        })
+        Err(refusal())
     }
 
     fn annotation(&self, _: &str) -> String {
@@ -26,9 +29,7 @@ impl Approvers for Nobody {
     }
 
     fn authenticate(&self, _: &str) -> Result<PassHolder, Refusal> {
-        Err(Refusal {
-            message: "nobody is let in".into(),
-        })
+        Err(refusal())
     }
 
     fn is_approver(&self, _: &str) -> bool {
@@ -36,6 +37,6 @@ impl Approvers for Nobody {
     }
 
     fn signer_name(&self) -> &str {
-        "touchstone.dev/client"
+        ""
     }
 }

@@ -1,0 +1,113 @@
+//! A new issuing CA: its key, and its certificate or the request for one.
+
+use super::{Event, Read, Rotation, RotationError};
+use crate::ca::{
+    CaError,
+    bootstrap::{self, BACKDATE},
+    key::{CaKey, KeyPlan, SoftwareCaKey},
+    lifecycle::{Lifetime, Root},
+    record::{Material, Planned},
+};
+use jiff::Timestamp;
+use touchstone_common::{
+    ceremony::IssuingRequest,
+    certificate::{CaCertificate, CertificateError, Prepared, Profile, SerialNumber, Validity},
+    csr,
+    key::PublicKey,
+    name::AuthorityName,
+};
+
+impl Rotation {
+    /// Makes the next CA's key and all that can be made without a ceremony. Where the key will be stands in the record
+    /// before it is made, and the key is on disk before the record tells of the CA: whoever dies on the way leaves no key
+    /// that nobody knows of. Nothing while somebody else is at it.
+    pub(super) async fn prepare(
+        &self,
+        read: &Read,
+        now: Timestamp,
+    ) -> Result<Option<Read>, RotationError> {
+        if read.record.planned().is_some() {
+            return Ok(None);
+        }
+        let settings = &self.parts.settings;
+        let id = read.record.lifecycle().next_id();
+        let plan = settings.keys.plan(id)?;
+        let planned = match &plan {
+            KeyPlan::Inline => None,
+            KeyPlan::Elsewhere(key) => {
+                let planned = Planned {
+                    key: key.clone(),
+                    since: now,
+                };
+                let record = read.record.clone().with_planned(planned);
+                Some(self.store.replace(read, &record).await?)
+            }
+        };
+        let read = planned.as_ref().unwrap_or(read);
+        let source = plan.generate(settings.algorithm)?;
+        let mut material = self.material(&*source.open()?, now)?;
+        material.key = Some(source.clone());
+        let lifetime = material.certificate.as_ref().map(|certificate| {
+            let validity = certificate.validity();
+            Lifetime {
+                not_before: validity.not_before,
+                not_after: validity.not_after,
+            }
+        });
+        let mut lifecycle = read.record.lifecycle().clone();
+        lifecycle.apply(Event::Prepared(lifetime), now)?;
+        let record = read.record.clone().with_material(lifecycle, id, material)?;
+        match self.replace(read, &record).await {
+            Err(error) if error.is_conflict() => {
+                // Another signer gave up on this one.
+                source.destroy()?;
+                Err(error)
+            }
+            written => written.map(Some),
+        }
+    }
+
+    fn material(&self, key: &dyn CaKey, now: Timestamp) -> Result<Material, RotationError> {
+        let settings = self.parts.settings.schedule.settings();
+        // Two CAs must not have one name: clients look issuers up by it.
+        let mark = hex::encode(bootstrap::random::<4>()?);
+        let name = format!("Touchstone issuing CA {mark}");
+        let lifetime = settings.lifetime.as_duration();
+        let validity = || bootstrap::validity(now, BACKDATE, lifetime);
+        match settings.root {
+            Root::Ceremony => {
+                let name = AuthorityName::parse(&name)
+                    .map_err(|error| CaError::Make(CertificateError::Name(error)))?;
+                let der = IssuingRequest::sign(&name, key)?;
+                Ok(Material {
+                    request: Some(csr::to_pem(&der)),
+                    ..Material::default()
+                })
+            }
+            Root::None => certified(&name, key.public_key(), validity()?, None, key),
+            Root::Own => {
+                let (root, root_key) = bootstrap::own_root(&self.parts.data)?;
+                let root_key = SoftwareCaKey::from(root_key);
+                certified(&name, key.public_key(), validity()?, Some(&root), &root_key)
+            }
+        }
+    }
+}
+
+fn certified(
+    name: &str,
+    public_key: &PublicKey,
+    validity: Validity,
+    issuer: Option<&CaCertificate>,
+    key: &dyn CaKey,
+) -> Result<Material, RotationError> {
+    let profile = Profile::IssuingCa { common_name: name };
+    let serial = SerialNumber::from_random(bootstrap::random()?);
+    let der = Prepared::new(&profile, public_key, validity, serial, issuer)
+        .map_err(CaError::Make)?
+        .sign(key)?;
+    Ok(Material {
+        certificate: Some(CaCertificate::from_der(&der).map_err(CaError::Make)?),
+        ..Material::default()
+    })
+}

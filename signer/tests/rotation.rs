@@ -1,0 +1,232 @@
+//! The rotation on an embedded API that authenticates for real: killed before and after every write, raced, refused, cut
+//! off, and looking at records that someone spoiled.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests"
+)]
+
+#[path = "rotation/world.rs"]
+mod world;
+
+use touchstone_signer::ca::lifecycle::{Root, State};
+use world::{Cut, World};
+
+/// Until the second CA signs and the first one is gone, each leaf of the way authenticating all the time.
+async fn to_the_end(world: &mut World) {
+    world
+        .go_until("ca-1 is removed", |record| {
+            let state = |number: usize| record.lifecycle().cas().get(number).map(|ca| ca.state());
+            state(0) == Some(State::Removed) && state(1) == Some(State::Active)
+        })
+        .await;
+    let record = world.record().await;
+    let first = record.lifecycle().cas().first().unwrap().id();
+    assert!(record.material(first).unwrap().key.is_none());
+    assert!(record.doomed().is_empty());
+    assert_eq!(world.key_files(), 1, "one key for the one CA that signs");
+    assert_eq!(
+        world.trust_bundle_file(),
+        record.trust_bundle(),
+        "what API servers are given is what the record says"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quarter_passes_and_nobody_notices() {
+    for root in [Root::Own, Root::None] {
+        let mut world = World::new(root).await;
+        world.start(Cut::Never).await;
+        to_the_end(&mut world).await;
+    }
+}
+
+/// Every write of a quarter, and both of its sides: the process dies before the API has it, or right after.
+async fn killed_everywhere(root: Root) {
+    let mut killed = 0;
+    for write in 1.. {
+        let before = killed;
+        for cut in [Cut::Before(write), Cut::After(write)] {
+            let mut world = World::new(root).await;
+            world.start(cut).await;
+            if !world.go_until_it_dies().await {
+                continue;
+            }
+            killed += 1;
+            world.start(Cut::Never).await;
+            to_the_end(&mut world).await;
+        }
+        if killed == before {
+            break;
+        }
+    }
+    println!("{root:?}: killed at {killed} places");
+    assert!(killed >= 20, "a quarter has ten writes: {killed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_before_and_after_every_write_it_comes_to_the_same_end() {
+    killed_everywhere(Root::Own).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_before_and_after_every_write_without_a_root_it_comes_to_the_same_end() {
+    killed_everywhere(Root::None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conflict_at_every_write_holds_nothing_up() {
+    let mut world = World::new(Root::Own).await;
+    world.start(Cut::ConflictFirst).await;
+    to_the_end(&mut world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_signers_rotate_one_record() {
+    let mut world = World::new(Root::Own).await;
+    world.start(Cut::Never).await;
+    world.start_another().await;
+    to_the_end(&mut world).await;
+    let record = world.record().await;
+    let numbers: Vec<u64> = record
+        .lifecycle()
+        .journal()
+        .iter()
+        .map(|it| it.number)
+        .collect();
+    let expected: Vec<u64> = (1..).take(numbers.len()).collect();
+    assert_eq!(numbers, expected, "each move was made once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ca_that_some_api_server_does_not_trust_signs_for_nobody_and_says_why() {
+    let mut world = World::new(Root::None).await;
+    world.start(Cut::Never).await;
+    world
+        .go_until("ca-1 is active", |record| {
+            record.lifecycle().active().is_some()
+        })
+        .await;
+    world.freeze_trust(true);
+    world
+        .go_until("the next one is blocked", |record| {
+            record.blocked().is_some()
+        })
+        .await;
+    let record = world.record().await;
+    let blocked = record.blocked().unwrap();
+    assert_eq!(blocked.step, "activate ca-2");
+    assert!(blocked.why.contains("canary"), "{blocked:?}");
+    assert!(blocked.remedy.contains("--client-ca-file"), "{blocked:?}");
+    assert_eq!(
+        record.lifecycle().active().unwrap().id().to_string(),
+        "ca-1"
+    );
+    assert!(world.metrics().contains("touchstone_ca_rotation_blocked 1"));
+    world.freeze_trust(false);
+    to_the_end(&mut world).await;
+    assert!(world.record().await.blocked().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spoiled_record_is_refused_kept_and_no_reason_to_stop_at_once() {
+    for spoil in [
+        world::Spoil::Empty,
+        world::Spoil::Truncated,
+        world::Spoil::OtherCluster,
+        world::Spoil::KeyOfAnother,
+        world::Spoil::Deleted,
+    ] {
+        let mut world = World::new(Root::None).await;
+        world.start(Cut::Never).await;
+        world
+            .go_until("ca-1 is active", |record| {
+                record.lifecycle().active().is_some()
+            })
+            .await;
+        let whole = world.spoil(spoil).await;
+        // A key that is open already is not opened again: that one is found out at the next start.
+        if !matches!(spoil, world::Spoil::KeyOfAnother) {
+            let refused = world.look().await.unwrap_err();
+            assert!(refused.remedy().contains("backup"), "{spoil:?}: {refused}");
+        }
+        assert!(
+            world.may_sign(),
+            "{spoil:?}: what was read before still holds for a while"
+        );
+        let restarted = world.try_start().await;
+        assert!(restarted.is_err(), "{spoil:?}: nothing is made anew");
+        let stands = world.raw_record().await;
+        world.restore(whole).await;
+        world.start(Cut::Never).await;
+        world
+            .go_until("ca-2 is active", |record| {
+                record
+                    .lifecycle()
+                    .active()
+                    .is_some_and(|ca| ca.id().number() == 2)
+            })
+            .await;
+        assert_eq!(stands.is_none(), matches!(spoil, world::Spoil::Deleted));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_that_is_away_stops_nobody_until_the_record_is_too_old() {
+    let mut world = World::new(Root::None).await;
+    world.start(Cut::Never).await;
+    world
+        .go_until("ca-1 is active", |record| {
+            record.lifecycle().active().is_some()
+        })
+        .await;
+    world.cut_off(true);
+    assert!(world.look().await.is_err());
+    assert!(world.may_sign());
+    world.advance(world::KEEP + 1);
+    assert!(
+        !world.may_sign(),
+        "another signer may have rotated meanwhile"
+    );
+    world.cut_off(false);
+    world.look().await.unwrap();
+    assert!(world.may_sign());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ceremony_that_never_happens_ends_in_a_refusal_after_ever_louder_alarms() {
+    let mut world = World::new(Root::None).await;
+    world.start(Cut::Never).await;
+    world
+        .go_until("ca-1 is active", |record| {
+            record.lifecycle().active().is_some()
+        })
+        .await;
+    world.set_root(Root::Ceremony).await;
+    world
+        .go_until("the security team is asked", |record| {
+            record
+                .lifecycle()
+                .newcomer()
+                .is_some_and(|ca| ca.state() == State::AwaitingRoot)
+        })
+        .await;
+    assert!(world.metrics().contains("touchstone_ca_rotation_overdue 0"));
+    world
+        .go_until("it is late", |record| {
+            record.lifecycle().newcomer().is_some()
+        })
+        .await;
+    world.advance_to_the_end_of_the_active_ca(-1).await;
+    assert!(world.metrics().contains("touchstone_ca_rotation_overdue 1"));
+    assert!(world.may_sign(), "issuing goes on to the last moment");
+    world.advance_to_the_end_of_the_active_ca(1).await;
+    assert!(!world.may_sign());
+    assert_eq!(
+        world.record().await.lifecycle().cas().len(),
+        2,
+        "nothing is made up"
+    );
+}
