@@ -5,7 +5,8 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "tests"
+    clippy::print_stdout,
+    reason = "tests; at how many places it was killed is a figure to report"
 )]
 
 #[path = "rotation/world.rs"]
