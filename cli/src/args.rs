@@ -1,11 +1,13 @@
 //! The command line. What several commands share and the commands of a login stand here, the others by subject.
 
 mod approval;
+mod ca;
 mod config;
 mod key;
 mod kubectl;
 
 pub use approval::{Approve, ApproverArgs, Deny, Requests, Verdict};
+pub use ca::{CaCommand, CaRootCommand, CaRootInit, CaSign, CaVerify, CeremonyArgs};
 pub use config::{ConfigCommand, SetCluster};
 pub use key::{
     KeyAttest, KeyCommand, KeyEnrol, KeyGenerate, KeyList, KeySetup, KeyUnblock, NewKey,
@@ -92,6 +94,9 @@ pub enum Command {
     /// Say where the clusters are and whom to trust
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Hold the ceremonies of the root: make it, have it sign an issuing CA, check what was done
+    #[command(subcommand)]
+    Ca(CaCommand),
     /// Print the completion script of a shell
     Completions {
         /// Which shell

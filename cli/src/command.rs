@@ -2,6 +2,7 @@
 
 mod approve;
 mod approver;
+pub mod ca;
 pub mod completions;
 pub mod config;
 pub mod credential;
@@ -18,7 +19,7 @@ pub mod status;
 pub mod whoami;
 
 use crate::{
-    args::{Cli, Command, KeyCommand, ManagementArgs, PinArgs},
+    args::{CaCommand, CaRootCommand, Cli, Command, KeyCommand, ManagementArgs, PinArgs},
     card::{Card, CardError, ManagementAccess, signer::SharedCard, yubikey},
     error::Error,
     interrupt,
@@ -53,6 +54,11 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         command => {
             interrupt::install();
             match command {
+                Command::Ca(CaCommand::Root(CaRootCommand::Init(args))) => {
+                    ca::root::init(&args, output)
+                }
+                Command::Ca(CaCommand::Sign(args)) => ca::sign::run(&args, output),
+                Command::Ca(CaCommand::Verify(args)) => ca::verify::run(&args, output),
                 Command::Key(KeyCommand::Attest(args)) => key::attest(&args, output),
                 Command::Key(KeyCommand::Enrol(args)) => key::enrol(&args, output),
                 Command::Key(KeyCommand::Generate(args)) => key::generate::run(&args, output),

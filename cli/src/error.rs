@@ -1,9 +1,10 @@
 //! Every way to end: one exit code each, and one place where errors are shown with their remedy.
 
 use crate::{
-    api::ApiError, approval::ApprovalError, card::CardError, config::ConfigError,
-    credential::CredentialError, kubeconfig::file::KubeconfigError, pin::PinError,
-    proxy::ProxyError, software::SoftwareError, submit::SubmitError, terminal::TerminalError,
+    api::ApiError, approval::ApprovalError, card::CardError, command::ca::error::CeremonyError,
+    config::ConfigError, credential::CredentialError, kubeconfig::file::KubeconfigError,
+    pin::PinError, proxy::ProxyError, software::SoftwareError, submit::SubmitError,
+    terminal::TerminalError,
 };
 use touchstone_common::{
     attestation::AttestationError, certificate::CertificateError, claims::ClaimsError,
@@ -50,6 +51,8 @@ pub enum Exit {
     Proxy = 16,
     /// `touchstone doctor` found what does not work.
     Unhealthy = 17,
+    /// A root's ceremony that is refused, or a record that proves nothing.
+    Ceremony = 18,
     /// A program to be run is not there.
     NoProgram = 127,
     /// Ctrl-C.
@@ -60,7 +63,7 @@ pub enum Exit {
 
 impl Exit {
     /// Every code, in order.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Ok,
         Self::Other,
         Self::Usage,
@@ -79,6 +82,7 @@ impl Exit {
         Self::NotLoggedIn,
         Self::Proxy,
         Self::Unhealthy,
+        Self::Ceremony,
         Self::NoProgram,
         Self::Interrupted,
         Self::Terminated,
@@ -125,6 +129,9 @@ impl Exit {
             Self::NotLoggedIn => "there is no certificate, or it has ended",
             Self::Proxy => "the local proxy cannot be started or reached",
             Self::Unhealthy => "touchstone doctor found something that does not work",
+            Self::Ceremony => {
+                "the ceremony is refused: its documents do not fit together, or prove nothing"
+            }
             Self::NoProgram => "the program to be run is not there or cannot be started",
             Self::Interrupted => "interrupted (Ctrl-C)",
             Self::Terminated => "terminated (SIGTERM)",
@@ -147,6 +154,9 @@ pub enum Error {
     /// The card.
     #[error(transparent)]
     Card(#[from] CardError),
+    /// A ceremony of the root.
+    #[error(transparent)]
+    Ceremony(#[from] CeremonyError),
     /// What the signer delivered.
     #[error("the certificate that came back is refused: {0}")]
     Certificate(#[from] CertificateError),
@@ -290,6 +300,8 @@ impl Error {
                 | CardError::Several(_)
                 | CardError::Unsupported { .. } => Exit::Card,
             },
+            Self::Ceremony(CeremonyError::Declined | CeremonyError::Exists(_)) => Exit::Other,
+            Self::Ceremony(_) => Exit::Ceremony,
             Self::Claims(_) | Self::Name { .. } | Self::Usage(_) => Exit::Usage,
             Self::ClockSkew { .. } => Exit::ClockSkew,
             Self::Credential(error) => match error {
@@ -325,6 +337,7 @@ impl Error {
                     .to_owned(),
             ),
             Self::Card(error) => error.remedy(),
+            Self::Ceremony(error) => error.remedy(),
             Self::Certificate(_) => Some(
                 "nothing was kept; check with the operators that the cluster's trust bundle and signer are yours (touchstone config show NAME)"
                     .to_owned(),

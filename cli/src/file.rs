@@ -53,20 +53,38 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
             "something that is not a file is there",
         ));
     }
+    let _whole = interrupt::shield();
+    let file = written_beside(path, bytes)?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+/// Makes a file in one step, where nothing is: not even a link that leads nowhere.
+///
+/// # Errors
+/// When something is there, or it cannot be written.
+pub fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let _whole = interrupt::shield();
+    written_beside(path, bytes)?
+        .persist_noclobber(path)
+        .map_err(|error| error.error)?;
+    Ok(())
+}
+
+/// The bytes on disk, in a file beside `path` that goes away unless it is given that name.
+fn written_beside(path: &Path, bytes: &[u8]) -> io::Result<tempfile::NamedTempFile> {
     let directory = path
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
     make_private_directory(directory)?;
-    let _whole = interrupt::shield();
     let mut file = tempfile::Builder::new()
         .prefix(".touchstone-")
         .permissions(fs::Permissions::from_mode(0o600))
         .tempfile_in(directory)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
+    Ok(file)
 }
 
 /// Removes a file. Whether it was there.

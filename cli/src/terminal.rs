@@ -109,6 +109,17 @@ impl Terminal {
         ))
     }
 
+    /// Asks for `word` to be typed, and takes nothing else for a yes.
+    ///
+    /// # Errors
+    /// When the terminal fails or is closed.
+    pub fn confirm_by(&mut self, question: &str, word: &str) -> Result<bool, TerminalError> {
+        let answer = self
+            .ask(&format!("{question} ({word}): "))?
+            .ok_or(TerminalError::Closed)?;
+        Ok(answer.trim_ascii() == word.as_bytes())
+    }
+
     /// `None` at the end of input.
     fn ask(&mut self, prompt: &str) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
         write!(self.tty, "{prompt}")?;

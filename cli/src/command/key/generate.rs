@@ -2,7 +2,7 @@
 
 use super::{Enrolment, list, setup};
 use crate::{
-    args::KeyGenerate,
+    args::{KeyGenerate, PinArgs},
     card::{Card, KeySlot, ManagementAccess, pin_policy_in_words, signer, touch_policy_in_words},
     command::{management_access, open, verified_pin},
     error::Error,
@@ -58,7 +58,7 @@ pub(in crate::command) fn run(args: &KeyGenerate, output: Output) -> Result<(), 
         output.progress(&format!("Slot {slot} holds {what}: it will be replaced."));
     }
 
-    let verified = refuse_factory_secrets(args, card, output)?;
+    let verified = refuse_factory_secrets(&args.pin, card, output)?;
     if args.management.management_key_file.is_none() && verified.is_none() {
         let pin = verified_pin(card, &args.pin)?;
         refuse_untold_factory_secrets(card, &pin)?;
@@ -113,8 +113,8 @@ pub(in crate::command) fn run(args: &KeyGenerate, output: Output) -> Result<(), 
 }
 
 /// Refuses factory secrets; on a terminal, offers to change them first. `Some` when the PIN was verified on the way.
-fn refuse_factory_secrets(
-    args: &KeyGenerate,
+pub(in crate::command) fn refuse_factory_secrets(
+    args: &PinArgs,
     card: &mut dyn Card,
     output: Output,
 ) -> Result<Option<setup::Verified>, Error> {
@@ -126,7 +126,7 @@ fn refuse_factory_secrets(
         serial: card.serial(),
         which,
     };
-    if args.pin.pin_file.is_some() {
+    if args.pin_file.is_some() {
         return Err(refused);
     }
     let Ok(mut terminal) = Terminal::open("touchstone key setup") else {
@@ -141,7 +141,10 @@ fn refuse_factory_secrets(
 
 /// Firmware before 5.3 does not tell. The PIN that was typed shows itself, and the management key may be tried: it has
 /// no retry counter. Of the PUK nothing can be known without spending a try.
-fn refuse_untold_factory_secrets(card: &mut dyn Card, pin: &Pin) -> Result<(), Error> {
+pub(in crate::command) fn refuse_untold_factory_secrets(
+    card: &mut dyn Card,
+    pin: &Pin,
+) -> Result<(), Error> {
     if card.pin_state()?.factory.is_some() {
         return Ok(());
     }

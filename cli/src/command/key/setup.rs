@@ -15,7 +15,7 @@ use serde::Serialize;
 
 /// That the PIN was verified on this connection.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Verified;
+pub(in crate::command) struct Verified;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]

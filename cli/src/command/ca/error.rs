@@ -1,0 +1,73 @@
+//! Why a ceremony did not take place, or proves nothing.
+
+use std::path::PathBuf;
+use touchstone_common::{
+    ceremony::{IssuingRequestError, RecordError},
+    key::SoftwareKeyError,
+    policy::LoadError,
+};
+
+/// Why a ceremony was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum CeremonyError {
+    /// Whoever was asked said no.
+    #[error("nothing was signed: the ceremony was not confirmed")]
+    Declined,
+    /// Something stands where a file would be written.
+    #[error("{} is already there, and a ceremony replaces nothing", .0.display())]
+    Exists(PathBuf),
+    /// A key file.
+    #[error("{} {source}", .path.display())]
+    Key {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: SoftwareKeyError,
+    },
+    /// A document that is too large to be one.
+    #[error("{} is larger than any {what}", .path.display())]
+    Large {
+        /// Which file.
+        path: PathBuf,
+        /// What it should be.
+        what: &'static str,
+    },
+    /// Documents that do not fit together.
+    #[error("{0}")]
+    Mismatch(String),
+    /// The ceremony file.
+    #[error("the ceremony file is refused:\n{0}")]
+    Plan(#[from] LoadError),
+    /// What was made, or a record of it.
+    #[error("the ceremony's record does not verify: {0}")]
+    Record(#[from] RecordError),
+    /// A key in a file that does not sign.
+    #[error(transparent)]
+    Sign(SoftwareKeyError),
+    /// The request.
+    #[error("the request is refused: {0}")]
+    Request(#[from] IssuingRequestError),
+}
+
+impl CeremonyError {
+    /// What can be done.
+    #[must_use]
+    pub fn remedy(&self) -> Option<String> {
+        Some(
+            match self {
+                Self::Declined | Self::Key { .. } | Self::Large { .. } | Self::Record(_) | Self::Sign(_) => {
+                    return None;
+                }
+                Self::Exists(_) => "name another file with --out or --record, or move it away",
+                Self::Mismatch(_) => {
+                    "nothing was signed; have the ceremony file reviewed against the request and the root"
+                }
+                Self::Plan(_) => "mend the ceremony file and have it reviewed again",
+                Self::Request(_) => {
+                    "use the request as `touchstone-signer ca request` prints it"
+                }
+            }
+            .to_owned(),
+        )
+    }
+}
