@@ -57,6 +57,7 @@ pub fn run(cli: Cli) -> Result<(), Error> {
                 Command::Ca(CaCommand::Root(CaRootCommand::Init(args))) => {
                     ca::root::init(&args, output)
                 }
+                Command::Ca(CaCommand::Schema) => ca::schema(output),
                 Command::Ca(CaCommand::Sign(args)) => ca::sign::run(&args, output),
                 Command::Ca(CaCommand::Verify(args)) => ca::verify::run(&args, output),
                 Command::Key(KeyCommand::Attest(args)) => key::attest(&args, output),

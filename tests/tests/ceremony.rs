@@ -360,6 +360,19 @@ fn a_card_with_factory_secrets_gets_no_root() {
 }
 
 #[test]
+fn a_root_that_nobody_touched_for_is_not_made_and_the_way_on_is_named() {
+    let team = Team::new();
+    let card = team.0.yubikey();
+    card.control("touch-mode never");
+    card.control("touch-timeout 1500");
+    team.init(&[]).failed(exit::TOUCH, &["--overwrite"]);
+    assert!(!team.0.file("root.pem").exists());
+    assert!(!team.0.file("root.record.json").exists());
+    card.control("touch-mode auto");
+    team.init(&["--overwrite"]).succeeded();
+}
+
+#[test]
 fn a_root_in_a_file_is_loud_private_and_signs() {
     let team = Team(Engineer::without_card("alice@example.com"));
     team.write("root.yaml", ROOT_PLAN);

@@ -11,6 +11,8 @@ pub enum CaCommand {
     /// Make a root
     #[command(subcommand)]
     Root(CaRootCommand),
+    /// Print the JSON Schema of ceremony files
+    Schema,
     /// Sign an issuing CA's request with the root: one touch
     Sign(CaSign),
     /// Check a ceremony's record, and that files are the ones it speaks of

@@ -71,6 +71,15 @@ struct Report {
     record: PathBuf,
 }
 
+/// `touchstone ca schema`: deploy/ceremony.schema.json is this.
+pub(super) fn schema(output: Output) -> Result<(), Error> {
+    output.text(&schema_text())
+}
+
+fn schema_text() -> String {
+    format!("{:#}\n", touchstone_common::ceremony::schema())
+}
+
 /// Reads no more than a document can have: not all of a device or a disk image.
 fn document(path: &Path, what: &'static str) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
@@ -199,12 +208,6 @@ impl Ceremony {
 
     /// What will be signed, in words.
     fn words(&self, key: &PublicKey, signer: &str) -> String {
-        let days = self
-            .validity
-            .not_after
-            .duration_since(self.at)
-            .as_hours()
-            .div_euclid(24);
         let mut rows = vec![
             (
                 "makes",
@@ -221,7 +224,9 @@ impl Ceremony {
                 "valid",
                 format!(
                     "{} days, from {} to {}",
-                    days, self.validity.not_before, self.validity.not_after
+                    self.plan.days(),
+                    self.validity.not_before,
+                    self.validity.not_after
                 ),
             ),
             (
@@ -274,9 +279,9 @@ impl Ceremony {
                 .issuing
                 .as_ref()
                 .map(|(_, root)| hex::encode(root.fingerprint())),
-            attestation_sha256: attestation.as_ref().map(|pem| {
-                hex::encode(touchstone_common::certificate::fingerprint(pem.as_bytes()))
-            }),
+            attestation_sha256: attestation
+                .as_ref()
+                .map(|pem| hex::encode(certificate::fingerprint(pem.as_bytes()))),
         };
         let nonce = super::login::random()?;
         let name = self.plan.name().as_str();
@@ -438,4 +443,20 @@ fn card_key(
 
 fn warn_of_software(output: Output) {
     output.warn("the root's key is a file. Whoever copies it owns every cluster that trusts this root: for trials only.");
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_checked_in_schema_is_the_one_of_the_code() {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../deploy/ceremony.schema.json"
+        );
+        let checked_in = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            checked_in == super::schema_text(),
+            "run: touchstone ca schema > deploy/ceremony.schema.json"
+        );
+    }
 }

@@ -158,6 +158,12 @@ impl Plan {
         &self.name
     }
 
+    /// How many days it is valid.
+    #[must_use]
+    pub fn days(&self) -> u32 {
+        self.days
+    }
+
     /// Who takes part.
     #[must_use]
     pub fn present(&self) -> &[Person] {

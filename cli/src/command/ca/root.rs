@@ -94,6 +94,8 @@ fn on_card(
     let shared = open(args.ceremony.card.serial)?;
     let slot = KeySlot::from(args.ceremony.slot);
     let serial = signer::lock(&shared).serial();
+    let unsigned =
+        format!("slot {slot} holds a new key without a certificate: run it again with --overwrite");
     let (pin, public_key, attestation) = {
         let mut card = signer::lock(&shared);
         let card = &mut *card;
@@ -137,12 +139,11 @@ fn on_card(
             }
             made
         };
-        interrupt::last_words(Some(format!(
-            "slot {slot} holds a new key without a certificate: run it again with --overwrite"
-        )));
+        interrupt::last_words(Some(unsigned.clone()));
         let key = PublicKey::from_spki_der(&made)
             .map_err(|_| CardError::Malformed("the new public key"))?;
-        let attestation = proven(card, &args.ceremony, &key, roots)?;
+        let attestation =
+            proven(card, &args.ceremony, &key, roots).inspect_err(|_| output.warn(&unsigned))?;
         (pin, key, attestation)
     };
     let words = ceremony.words(&public_key, &format!("slot {slot} of YubiKey {serial}"));
@@ -152,11 +153,21 @@ fn on_card(
         serial,
         slot: args.ceremony.slot,
     };
-    let record = ceremony.sign(&key, signed_with, Some(attestation), roots, Error::from)?;
+    let record = ceremony
+        .sign(&key, signed_with, Some(attestation), roots, Error::from)
+        .inspect_err(|_| output.warn(&unsigned))?;
     let _whole = interrupt::shield();
-    places.write(&record)?;
+    places
+        .write(&record)
+        .inspect_err(|_| output.warn(&unsigned))?;
     interrupt::last_words(None);
     let root = CaCertificate::from_pem(record.certificate.as_bytes())?;
-    signer::lock(&shared).write_certificate(slot, Some(root.der()))?;
+    signer::lock(&shared)
+        .write_certificate(slot, Some(root.der()))
+        .inspect_err(|_| {
+            output.warn(
+                "the root was made and its files are written; only the slot lacks the certificate",
+            );
+        })?;
     ceremony.report(places, Some(&record), output)
 }
