@@ -140,19 +140,18 @@ impl Bundle {
 }
 
 impl BundleError {
-    /// What to do about it.
+    /// What to do about it, for who makes one.
     #[must_use]
     pub fn remedy(&self) -> String {
         match self {
             Self::Certificate(_) | Self::Empty => {
-                "wait: the signer publishes it again within minutes; nothing is trusted meanwhile that was not before"
-                    .into()
+                "look at the CAs with `touchstone-signer ca status`: one must be trusted before there is a bundle".into()
             }
             Self::NotRoot { .. } => {
                 "put the root of that CA there instead: it is the root that API servers trust".into()
             }
             Self::TooMany(_) => {
-                "take out CAs whose certificates have all ended: `touchstone-signer bundle show` lists them".into()
+                "take out CAs whose certificates have all ended: `touchstone-signer ca status` lists them".into()
             }
         }
     }

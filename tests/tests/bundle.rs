@@ -13,9 +13,12 @@ mod faults;
 mod world;
 
 use serde_json::json;
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
 use touchstone_signer::bundle::publish::{Change, PublishError};
-use touchstone_tests::{child::Running, engineer::Ran};
+use touchstone_tests::{
+    child::{Running, program},
+    engineer::Ran,
+};
 use world::{CLUSTER_TRUST_BUNDLE, Ca, MAP, World};
 
 #[test]
@@ -129,6 +132,66 @@ fn a_config_map_that_was_made_immutable_is_named_and_made_again_once_it_is_delet
     assert!(error.remedy().contains(MAP), "{}", error.remedy());
     world.delete_config_map();
     assert_eq!(world.publish(&next).config_map, Change::Created);
+}
+
+/// Needs a mount namespace, since a pod's service account is at a fixed place; and service accounts, which the embedded
+/// API has not.
+#[test]
+fn in_a_pod_it_takes_the_service_account() {
+    let world = World::start();
+    if world.cluster.is_embedded() {
+        return;
+    }
+    world.publish(&world.bundle(1, &[&world.cas[0]]));
+    let ok = |arguments: &[&str]| world.cluster.kubectl_ok(arguments);
+    let account = format!("--serviceaccount={}:sync", world.namespace);
+    ok(&["create", "serviceaccount", "sync", "-n", world.namespace]);
+    let role = "touchstone-bundle-sync";
+    let of = |kind: &str| format!("--{kind}={role}");
+    ok(&[
+        "create",
+        "rolebinding",
+        "pod",
+        "-n",
+        world.namespace,
+        &of("role"),
+        &account,
+    ]);
+    ok(&[
+        "create",
+        "clusterrolebinding",
+        "pod",
+        &of("clusterrole"),
+        &account,
+    ]);
+    let token = ok(&["create", "token", "sync", "-n", world.namespace]);
+    let files = world.cluster.files();
+    let (host, port) = files
+        .server
+        .trim_start_matches("https://")
+        .split_once(':')
+        .expect("an address and a port");
+    let file = world.dir().join("client-ca.crt");
+    let script = r#"
+set -eu
+mount -t tmpfs tmpfs /var/run
+mkdir -p /var/run/secrets/kubernetes.io/serviceaccount
+cd /var/run/secrets/kubernetes.io/serviceaccount
+printf %s "$1" >token
+printf %s "$2" >namespace
+cp "$3" ca.crt
+exec "$4" bundle sync --once --namespace "$2" --out "$5"
+"#;
+    let root = rustix::process::geteuid().is_root();
+    let mut command = Command::new("unshare");
+    command
+        .arg(if root { "-m" } else { "-rm" })
+        .args(["sh", "-c", script, "sh", token.trim(), world.namespace])
+        .args([&files.server_ca, &program("touchstone-signer"), &file])
+        .env("KUBERNETES_SERVICE_HOST", host)
+        .env("KUBERNETES_SERVICE_PORT", port);
+    Ran::of(&mut command).succeeded();
+    assert!(world::holds(&file, &world.cas[0]));
 }
 
 #[test]

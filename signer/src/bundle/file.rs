@@ -327,14 +327,14 @@ fn write_new(new: &Path, old: &Path, text: &[u8]) -> io::Result<()> {
         .mode(MODE)
         .open(new)?;
     file.write_all(text)?;
+    // Whatever the umask is; and while it is ours.
+    file.set_permissions(Permissions::from_mode(MODE))?;
     if let Ok(owner) = fs::symlink_metadata(old) {
         let ours = file.metadata()?;
         if (owner.uid(), owner.gid()) != (ours.uid(), ours.gid()) {
             std::os::unix::fs::fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
         }
     }
-    // Whatever the umask is.
-    file.set_permissions(Permissions::from_mode(MODE))?;
     file.sync_all()
 }
 

@@ -41,13 +41,9 @@ impl PublishedError {
     /// What to do about it.
     #[must_use]
     pub fn remedy(&self) -> String {
-        match self {
-            Self::Bundle(error) => error.remedy(),
-            Self::Annotation(_) | Self::Changed | Self::Missing => {
-                "wait: the signer publishes it again within minutes, unless it does not run; find out who wrote there"
-                    .into()
-            }
-        }
+        "find out who wrote there; a running signer puts it right within minutes, and nothing is trusted meanwhile that \
+         was not before"
+            .into()
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
     source::{Credentials, Source, SourceError},
     voice::Voice,
 };
-use crate::controller::chain;
+use crate::controller::{chain, code};
 use futures::StreamExt as _;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use std::{
@@ -145,9 +145,8 @@ impl Keeper {
                 // An API that was away is asked again at each look: its return is not always an event.
                 _ = looks.tick() => broken.is_some() || !asked,
                 event = watched.next() => match event {
-                    Some(Ok(_)) => true,
-                    Some(Err(error)) => {
-                        tracing::debug!(error = %chain(&error), "the watch ended");
+                    Some(event) => {
+                        state.watched(event.as_ref().err());
                         true
                     }
                     None => return,
@@ -255,6 +254,8 @@ const API: &str = "the published trust bundle cannot be read; the file stays as 
 const INCLUDED: &str = "a file to include cannot be used; its CAs stay in the file as they are";
 const KEPT: &str = "the file trusts CAs that are neither published nor included; they stay in it";
 const PUBLISHED: &str = "what is published is not taken; the file stays as it is";
+const RIGHTS: &str = "give this account the rights of deploy/bundle-sync/rbac.yaml";
+const WATCHED: &str = "the published trust bundle cannot be watched; it is read every few minutes";
 const WRITTEN: &str = "the file is not brought up to date; it stays as it is";
 
 /// What a running sync knows.
@@ -271,6 +272,21 @@ impl State {
         self.voice.well(API, now);
         self.voice.well(PUBLISHED, now);
         self.published = Some(bundle);
+    }
+
+    /// A watch that ends is begun again; one that is not allowed is worth a word.
+    fn watched(&mut self, error: Option<&watcher::Error>) {
+        use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
+        let now = Instant::now();
+        match error {
+            None => self.voice.well(WATCHED, now),
+            Some(InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error))
+                if code(error) == Some(403) =>
+            {
+                self.voice.trouble(WATCHED, chain(error), RIGHTS, now);
+            }
+            Some(error) => tracing::debug!(error = %chain(error), "the watch ended"),
+        }
     }
 
     fn away(&mut self, error: &SourceError) {

@@ -222,3 +222,34 @@ fn changes(plan: &Plan, effect: Effect, now: Timestamp) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::command::Arguments;
+    use clap::Parser as _;
+    use serde_json::Value;
+
+    fn deployed(name: &str) -> String {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/bundle-sync");
+        std::fs::read_to_string(folder.join(name)).unwrap()
+    }
+
+    #[test]
+    fn what_is_deployed_is_a_command_line_that_is_understood() {
+        let unit = deployed("touchstone-bundle-sync.service").replace("\\\n", " ");
+        let line = unit
+            .lines()
+            .find_map(|line| line.strip_prefix("ExecStart="))
+            .unwrap();
+        Arguments::try_parse_from(line.split_whitespace()).unwrap();
+
+        let pod: Value = serde_saphyr::from_str(&deployed("static-pod.yaml")).unwrap();
+        let arguments = pod
+            .pointer("/spec/containers/0/args")
+            .unwrap()
+            .as_array()
+            .unwrap();
+        let arguments = arguments.iter().map(|one| one.as_str().unwrap());
+        Arguments::try_parse_from(std::iter::once("touchstone-signer").chain(arguments)).unwrap();
+    }
+}
