@@ -76,7 +76,7 @@ impl Cluster {
             .expect("make a temporary folder");
         let policy = dir.path().join("policy.yaml");
         fs::write(&policy, &setup.policy).expect("write the policy");
-        match std::env::var_os("KUBEBUILDER_ASSETS") {
+        match std::env::var_os("KUBEBUILDER_ASSETS").filter(|path| !path.is_empty()) {
             Some(assets) => envtest::start(Path::new(&assets), dir, policy, setup.clone()),
             None => embedded::start(dir, policy, setup.clone()),
         }
