@@ -244,6 +244,11 @@ impl Lifecycle {
         self.trust_changes
     }
 
+    /// The set of trusted certificates changed by something that is not a CA of the life cycle: a root.
+    pub fn count_change_of_trust(&mut self) {
+        self.trust_changes = self.trust_changes.saturating_add(1);
+    }
+
     /// What an operator asked for.
     #[must_use]
     pub fn asked(&self) -> Option<Asked> {

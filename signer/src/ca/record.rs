@@ -287,7 +287,10 @@ impl Record {
             .iter()
             .filter(|root| living(root, |state| state != State::Removed))
             .cloned()
-            .collect();
+            .collect::<Vec<_>>();
+        if kept.len() < self.roots.len() {
+            self.lifecycle.count_change_of_trust();
+        }
         self.roots = kept;
     }
 
