@@ -24,6 +24,7 @@ use serde::Serialize;
 use std::{
     fs::{self, File},
     io::Read as _,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -33,9 +34,13 @@ use touchstone_common::{
     certificate::{self, CaCertificate, Prepared, Profile, SignError, Validity},
     key::{PublicKey, SigningKey},
 };
+use zeroize::Zeroizing;
 
 /// The most bytes of a document. None comes near.
 const MAX_DOCUMENT: u64 = 1 << 20;
+
+/// The most bytes of a key: PKCS#8 in PEM has far less.
+const MAX_KEY: u64 = 64 * 1024;
 
 /// A ceremony whose documents were read and fit together.
 struct Ceremony {
@@ -98,6 +103,28 @@ fn document(path: &Path, what: &'static str) -> Result<Vec<u8>, Error> {
         .into());
     }
     Ok(bytes)
+}
+
+/// Reads a key that only its owner may read or write.
+fn private_document(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let failed = |source| Error::File {
+        verb: "read",
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::open(path).map_err(failed)?;
+    let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(CeremonyError::Exposed {
+            path: path.to_owned(),
+            mode,
+        }
+        .into());
+    }
+    // Room from the start, so that no copy is left behind by growing.
+    let mut pem = Zeroizing::new(Vec::with_capacity(MAX_KEY as usize + 1));
+    file.take(MAX_KEY).read_to_end(&mut pem).map_err(failed)?;
+    Ok(pem)
 }
 
 fn mismatch(text: impl Into<String>) -> Error {

@@ -107,7 +107,11 @@ pub fn verify_issuing(
     Ok(ca)
 }
 
-fn check_root(root: &CaCertificate) -> Result<(), IssuingError> {
+/// Checks that issuing CAs can stand under a root.
+///
+/// # Errors
+/// [`IssuingError::Root`] says what keeps them from it.
+pub fn check_root(root: &CaCertificate) -> Result<(), IssuingError> {
     if !root.is_self_signed() {
         return Err(IssuingError::Root("is not self-signed"));
     }

@@ -16,6 +16,14 @@ pub enum CeremonyError {
     /// Something stands where a file would be written.
     #[error("{} is already there, and a ceremony replaces nothing", .0.display())]
     Exists(PathBuf),
+    /// A key file that others may read or change.
+    #[error("the key {} has mode {mode:o}, so that others can read or change it", .path.display())]
+    Exposed {
+        /// Which file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
     /// A key file.
     #[error("{} {source}", .path.display())]
     Key {
@@ -57,6 +65,9 @@ impl CeremonyError {
             match self {
                 Self::Declined | Self::Key { .. } | Self::Large { .. } | Self::Record(_) | Self::Sign(_) => {
                     return None;
+                }
+                Self::Exposed { path, .. } => {
+                    return Some(format!("chmod 600 {}", path.display()));
                 }
                 Self::Exists(_) => "name another file with --out or --record, or move it away",
                 Self::Mismatch(_) => {

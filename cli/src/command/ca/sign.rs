@@ -1,8 +1,8 @@
 //! `touchstone ca sign`: the root signs an issuing CA, as it was reviewed, with one touch.
 
 use super::{
-    Ceremony, CeremonyError, Places, card_key, confirm, document, mismatch, proven,
-    warn_of_software,
+    Ceremony, CeremonyError, Places, card_key, confirm, document, mismatch, private_document,
+    proven, warn_of_software,
 };
 use crate::{
     args::CaSign,
@@ -13,11 +13,10 @@ use crate::{
     output::Output,
 };
 use touchstone_common::{
-    ceremony::{IssuingRequest, SignedWith},
+    ceremony::{IssuingRequest, SignedWith, check_root},
     certificate::CaCertificate,
     key::{SigningKey as _, SoftwareKey},
 };
-use zeroize::Zeroizing;
 
 /// `touchstone ca sign`.
 pub(in crate::command) fn run(args: &CaSign, output: Output) -> Result<(), Error> {
@@ -26,6 +25,7 @@ pub(in crate::command) fn run(args: &CaSign, output: Output) -> Result<(), Error
         .map_err(CeremonyError::Request)?;
     let root = CaCertificate::from_pem(&document(&args.root, "certificate")?)
         .map_err(|error| mismatch(format!("{} is no root: {error}", args.root.display())))?;
+    check_root(&root).map_err(|error| mismatch(format!("{}: {error}", args.root.display())))?;
     let requested = request.public_key().clone();
     let root_key = root.public_key().clone();
     if requested == root_key {
@@ -37,7 +37,7 @@ pub(in crate::command) fn run(args: &CaSign, output: Output) -> Result<(), Error
 
     if let Some(path) = &args.ceremony.insecure_software_root {
         warn_of_software(output);
-        let pem = Zeroizing::new(document(path, "key")?);
+        let pem = private_document(path)?;
         let key = SoftwareKey::from_pkcs8_pem(&pem).map_err(|source| CeremonyError::Key {
             path: path.clone(),
             source,
