@@ -24,6 +24,9 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 /// How long something that takes a moment may take, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The signer's CA settings in a cluster's folder, if any.
+const CA_SETTINGS: &str = "ca.yaml";
+
 /// What a cluster is started with.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -70,12 +73,24 @@ impl Cluster {
     /// When it does not get ready; what it printed is in the message.
     #[must_use]
     pub fn start(setup: &Setup) -> Self {
+        Self::start_with_ca(setup, None)
+    }
+
+    /// Starts one with CA settings, YAML.
+    ///
+    /// # Panics
+    /// When it does not get ready; what it printed is in the message.
+    #[must_use]
+    pub fn start_with_ca(setup: &Setup, ca_settings: Option<&str>) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("touchstone-cluster-")
             .tempdir()
             .expect("make a temporary folder");
         let policy = dir.path().join("policy.yaml");
         fs::write(&policy, &setup.policy).expect("write the policy");
+        if let Some(settings) = ca_settings {
+            fs::write(dir.path().join(CA_SETTINGS), settings).expect("write the CA settings");
+        }
         match std::env::var_os("KUBEBUILDER_ASSETS").filter(|path| !path.is_empty()) {
             Some(assets) => envtest::start(Path::new(&assets), dir, policy, setup.clone()),
             None => embedded::start(dir, policy, setup.clone()),

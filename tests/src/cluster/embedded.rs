@@ -1,6 +1,6 @@
 //! The embedded API server and the signer, in one process.
 
-use super::{Cluster, Files, START_LIMIT, Setup, signer_program};
+use super::{CA_SETTINGS, Cluster, Files, START_LIMIT, Setup, signer_program};
 use crate::child::Running;
 use std::{
     fs,
@@ -35,6 +35,10 @@ pub(super) fn start_signer(dir: &Path, setup: &Setup, policy: &Path) -> (Running
         .arg(policy)
         .arg("--ready-file")
         .arg(&ready);
+    let ca_settings = dir.join(CA_SETTINGS);
+    if ca_settings.exists() {
+        command.arg("--ca-settings").arg(&ca_settings);
+    }
     for root in &setup.attestation_roots {
         command.arg("--attestation-root").arg(root);
     }

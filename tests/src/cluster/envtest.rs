@@ -1,6 +1,6 @@
 //! A real etcd and kube-apiserver on loopback, as the envtest convention has them, and the signer beside them.
 
-use super::{Cluster, Files, START_LIMIT, Setup, kubectl, signer_program};
+use super::{CA_SETTINGS, Cluster, Files, START_LIMIT, Setup, kubectl, signer_program};
 use crate::child::Running;
 use std::{
     fs,
@@ -160,6 +160,10 @@ pub(super) fn start_signer(
         .arg(&files.policy)
         .arg("--ready-file")
         .arg(&ready);
+    let ca_settings = dir.join(CA_SETTINGS);
+    if ca_settings.exists() {
+        command.arg("--ca-settings").arg(&ca_settings);
+    }
     for root in &setup.attestation_roots {
         command.arg("--attestation-root").arg(root);
     }
