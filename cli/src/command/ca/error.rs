@@ -63,12 +63,13 @@ impl CeremonyError {
     pub fn remedy(&self) -> Option<String> {
         Some(
             match self {
-                Self::Declined | Self::Key { .. } | Self::Large { .. } | Self::Record(_) | Self::Sign(_) => {
+                Self::Declined | Self::Large { .. } | Self::Record(_) | Self::Sign(_) => {
                     return None;
                 }
                 Self::Exposed { path, .. } => {
                     return Some(format!("chmod 600 {}", path.display()));
                 }
+                Self::Key { .. } => "name the root's private key, PKCS#8 in PEM",
                 Self::Exists(_) => "name another file with --out or --record, or move it away",
                 Self::Mismatch(_) => {
                     "nothing was signed; have the ceremony file reviewed against the request and the root"

@@ -113,7 +113,16 @@ fn on_card(
             }
             replaces = format!("; replaces {what}, which is then gone for ever");
         }
-        generate::refuse_factory_secrets(&args.ceremony.pin, card, output)?;
+        if args.ceremony.dry_run {
+            generate::no_factory_secrets(card)?;
+        } else {
+            generate::refuse_factory_secrets(&args.ceremony.pin, card, output)?;
+        }
+        generate::warn_of_eucleak(
+            card.firmware(),
+            "make a root that is to last for years on a newer YubiKey",
+            output,
+        );
         let name = ceremony.plan.name().as_str();
         let words = format!(
             "Makes the root {name:?}, {algorithm}, valid until {}, in slot {slot} of YubiKey {serial}{replaces}.",

@@ -78,7 +78,11 @@ pub(in crate::command) fn run(args: &CaSign, output: Output) -> Result<(), Error
                 "slot {slot} of YubiKey {serial} holds another key than the root's"
             )));
         }
-        generate::refuse_factory_secrets(&args.ceremony.pin, card, output)?;
+        if args.ceremony.dry_run {
+            generate::no_factory_secrets(card)?;
+        } else {
+            generate::refuse_factory_secrets(&args.ceremony.pin, card, output)?;
+        }
         let attestation = proven(card, &args.ceremony, &root_key, &roots)?;
         let signer = format!("slot {slot} of YubiKey {serial}");
         confirm(

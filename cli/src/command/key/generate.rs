@@ -89,10 +89,12 @@ pub(in crate::command) fn run(args: &KeyGenerate, output: Output) -> Result<(), 
         ));
     }
     let firmware = card.firmware();
-    if firmware < EUCLEAK_FIXED_IN && args.algorithm != crate::args::NewKey::Rsa2048 {
-        output.warn(&format!(
-            "elliptic-curve keys of firmware {firmware} can be cloned by who holds the YubiKey (EUCLEAK); policies refuse them below 5.7.0 by default."
-        ));
+    if args.algorithm != crate::args::NewKey::Rsa2048 {
+        warn_of_eucleak(
+            firmware,
+            "policies refuse them below 5.7.0 by default",
+            output,
+        );
     }
     output.progress(&format!(
         "Made: asks for the PIN {}, for a touch {}.",
@@ -118,13 +120,9 @@ pub(in crate::command) fn refuse_factory_secrets(
     card: &mut dyn Card,
     output: Output,
 ) -> Result<Option<setup::Verified>, Error> {
-    let which = list::factory_secrets(&card.secrets()?);
-    if which.is_empty() {
-        return Ok(None);
-    }
-    let refused = Error::FactorySecrets {
-        serial: card.serial(),
-        which,
+    let refused = match no_factory_secrets(card) {
+        Err(refused @ Error::FactorySecrets { .. }) => refused,
+        known => return known.map(|()| None),
     };
     if args.pin_file.is_some() {
         return Err(refused);
@@ -137,6 +135,27 @@ pub(in crate::command) fn refuse_factory_secrets(
         return Err(refused);
     }
     setup::interactive(card, &mut terminal, output).map(Some)
+}
+
+/// Refuses a card with secrets of the factory, and offers nothing.
+pub(in crate::command) fn no_factory_secrets(card: &mut dyn Card) -> Result<(), Error> {
+    let which = list::factory_secrets(&card.secrets()?);
+    if which.is_empty() {
+        return Ok(());
+    }
+    Err(Error::FactorySecrets {
+        serial: card.serial(),
+        which,
+    })
+}
+
+/// Says that elliptic-curve keys of old firmware can be cloned, and what that means for this one.
+pub(in crate::command) fn warn_of_eucleak(firmware: Firmware, meaning: &str, output: Output) {
+    if firmware < EUCLEAK_FIXED_IN {
+        output.warn(&format!(
+            "elliptic-curve keys of firmware {firmware} can be cloned by who holds the YubiKey (EUCLEAK); {meaning}."
+        ));
+    }
 }
 
 /// Firmware before 5.3 does not tell. The PIN that was typed shows itself, and the management key may be tried: it has
