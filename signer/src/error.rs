@@ -181,6 +181,9 @@ pub enum Error {
     /// The settings of the CA.
     #[error(transparent)]
     CaSettings(#[from] CaSettingsError),
+    /// Nothing tells the cluster from others.
+    #[error("bind the CA to the cluster: its namespace kube-system has no UID")]
+    ClusterUnknown,
     /// An API server that the CA settings name.
     #[error("use the API server {url:?} of the CA settings: {message}")]
     Endpoint {
@@ -319,6 +322,7 @@ impl Error {
         match self {
             Self::Api { .. }
             | Self::Bindings { .. }
+            | Self::ClusterUnknown
             | Self::GrantsMissing
             | Self::Kubeconfig { .. } => Exit::Api,
             Self::ApiOpen(_) => Exit::Data,
@@ -395,6 +399,7 @@ impl Error {
                 "correct the file; docs/ca.md shows every setting and which of them must fit together".into()
             }
             Self::DataDir(error) => error.remedy(),
+            Self::ClusterUnknown => "name the kubeconfig of a Kubernetes cluster".into(),
             Self::Endpoint { .. } => "name it as https://ADDRESS:PORT in the CA settings".into(),
             Self::CaMove(_) | Self::NothingAwaitsRoot => {
                 "touchstone-signer ca status shows every CA, and what is due when".into()

@@ -17,6 +17,7 @@ pub mod data_dir;
 pub mod error;
 pub mod grant;
 pub mod issue;
+pub mod kubeconfig;
 pub mod metrics;
 pub mod reload;
 pub mod review;

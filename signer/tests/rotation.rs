@@ -12,7 +12,10 @@
 #[path = "rotation/world.rs"]
 mod world;
 
-use touchstone_signer::ca::lifecycle::{Root, State};
+use touchstone_signer::ca::{
+    lifecycle::{Root, State},
+    record::Record,
+};
 use world::{Cut, World};
 
 /// Until the second CA signs and the first one is gone, each leaf of the way authenticating all the time.
@@ -103,13 +106,7 @@ async fn two_signers_rotate_one_record() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ca_that_some_api_server_does_not_trust_signs_for_nobody_and_says_why() {
-    let mut world = World::new(Root::None).await;
-    world.start(Cut::Never).await;
-    world
-        .go_until("ca-1 is active", |record| {
-            record.lifecycle().active().is_some()
-        })
-        .await;
+    let mut world = World::with_an_active_ca().await;
     world.freeze_trust(true);
     world
         .go_until("the next one is blocked", |record| {
@@ -140,13 +137,7 @@ async fn a_spoiled_record_is_refused_kept_and_no_reason_to_stop_at_once() {
         world::Spoil::KeyOfAnother,
         world::Spoil::Deleted,
     ] {
-        let mut world = World::new(Root::None).await;
-        world.start(Cut::Never).await;
-        world
-            .go_until("ca-1 is active", |record| {
-                record.lifecycle().active().is_some()
-            })
-            .await;
+        let mut world = World::with_an_active_ca().await;
         let whole = world.spoil(spoil).await;
         // A key that is open already is not opened again: that one is found out at the next start.
         if !matches!(spoil, world::Spoil::KeyOfAnother) {
@@ -175,14 +166,30 @@ async fn a_spoiled_record_is_refused_kept_and_no_reason_to_stop_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_cannot_be_destroyed_is_told_and_stops_nobody() {
+    let mut world = World::with_an_active_ca().await;
+    let obstacle = world.put_a_folder_in_place_of_the_key();
+    let is_active = |number: u32| {
+        move |record: &Record| {
+            let active = record.lifecycle().active();
+            active.is_some_and(|ca| ca.id().number() == number)
+        }
+    };
+    world.go_until("ca-3 is active", is_active(3)).await;
+    let record = world.record().await;
+    assert_eq!(record.doomed().len(), 1, "it is not forgotten");
+    let blocked = record.blocked().unwrap();
+    assert_eq!(blocked.step, "destroy a key of no use");
+    assert!(blocked.remedy.contains("may write there"), "{blocked:?}");
+    std::fs::remove_dir(obstacle).unwrap();
+    world.look().await.unwrap();
+    let record = world.record().await;
+    assert!(record.doomed().is_empty() && record.blocked().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_api_server_that_is_away_stops_nobody_until_the_record_is_too_old() {
-    let mut world = World::new(Root::None).await;
-    world.start(Cut::Never).await;
-    world
-        .go_until("ca-1 is active", |record| {
-            record.lifecycle().active().is_some()
-        })
-        .await;
+    let mut world = World::with_an_active_ca().await;
     world.cut_off(true);
     assert!(world.look().await.is_err());
     assert!(world.may_sign());
@@ -198,13 +205,7 @@ async fn an_api_server_that_is_away_stops_nobody_until_the_record_is_too_old() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ceremony_that_never_happens_ends_in_a_refusal_after_ever_louder_alarms() {
-    let mut world = World::new(Root::None).await;
-    world.start(Cut::Never).await;
-    world
-        .go_until("ca-1 is active", |record| {
-            record.lifecycle().active().is_some()
-        })
-        .await;
+    let mut world = World::with_an_active_ca().await;
     world.set_root(Root::Ceremony).await;
     world
         .go_until("the security team is asked", |record| {

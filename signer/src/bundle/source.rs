@@ -4,11 +4,11 @@ use super::{
     Bundle,
     published::{self, CONFIG_MAP, KEY, PublishedError},
 };
-use crate::controller::code;
+use crate::{controller::code, kubeconfig};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::{
     Api, Client, Config,
-    config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError},
+    config::{InClusterError, KubeconfigError},
 };
 use std::{
     path::{Path, PathBuf},
@@ -138,7 +138,12 @@ impl Credentials {
     pub async fn source(&self, namespace: &str) -> Result<Source, SourceError> {
         let config = match self {
             Self::InCluster => Config::incluster().map_err(SourceError::InCluster)?,
-            Self::Kubeconfig { path, context } => from_kubeconfig(path, context.clone()).await?,
+            Self::Kubeconfig { path, context } => kubeconfig::load(path, context.clone())
+                .await
+                .map_err(|source| SourceError::Kubeconfig {
+                    path: path.to_owned(),
+                    source,
+                })?,
         };
         let client = Client::try_from(config).map_err(kubernetes("connect"))?;
         Ok(Source {
@@ -146,21 +151,6 @@ impl Credentials {
             namespace: namespace.to_owned(),
         })
     }
-}
-
-async fn from_kubeconfig(path: &Path, context: Option<String>) -> Result<Config, SourceError> {
-    let at = |source| SourceError::Kubeconfig {
-        path: path.to_owned(),
-        source,
-    };
-    let kubeconfig = Kubeconfig::read_from(path).map_err(at)?;
-    let options = KubeConfigOptions {
-        context,
-        ..KubeConfigOptions::default()
-    };
-    Config::from_custom_kubeconfig(kubeconfig, &options)
-        .await
-        .map_err(at)
 }
 
 impl Source {

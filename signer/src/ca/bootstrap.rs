@@ -264,11 +264,14 @@ mod tests {
         let (_other_temp, other) = fresh();
         open(&other, now()).unwrap();
         for part in [
-            "ca/issuing/key.pem",
-            "ca/issuing/certificate.pem",
-            "ca/root/certificate.pem",
+            ["issuing", "key.pem"],
+            ["issuing", "certificate.pem"],
+            ["root", "certificate.pem"],
         ] {
-            let path = data.file(part);
+            let part = part
+                .iter()
+                .fold(PathBuf::from(FOLDER), |path, it| path.join(it));
+            let path = data.path().join(&part);
             let kept = fs::read(&path).unwrap();
             fs::remove_file(&path).unwrap();
             let error = open(&data, now()).unwrap_err();
@@ -278,11 +281,12 @@ mod tests {
             );
             assert!(!path.exists());
 
-            fs::copy(other.file(part), &path).unwrap();
+            fs::copy(other.path().join(&part), &path).unwrap();
             let error = open(&data, now()).unwrap_err();
             assert!(
                 matches!(error, CaError::Mismatch { .. } | CaError::NotChained { .. }),
-                "{part}: {error}"
+                "{}: {error}",
+                part.display()
             );
             fs::write(&path, kept).unwrap();
         }

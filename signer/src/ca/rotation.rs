@@ -247,7 +247,7 @@ impl Rotation {
     /// When the record cannot be read or written.
     pub async fn look(&mut self) -> Result<Duration, RotationError> {
         let mut read = self.read().await?;
-        let mut failed: Option<(Step, RotationError)> = None;
+        let mut failed: Option<(String, RotationError)> = None;
         for _ in 0..MAX_STEPS {
             match self.next(&read, &mut failed).await {
                 Ok(Some(written)) => read = written,
@@ -292,17 +292,20 @@ impl Rotation {
     async fn next(
         &self,
         read: &Read,
-        failed: &mut Option<(Step, RotationError)>,
+        failed: &mut Option<(String, RotationError)>,
     ) -> Result<Option<Read>, RotationError> {
         let now = self.clock.now();
         let record = &read.record;
+        *failed = None;
         if !record.doomed().is_empty() {
-            for key in record.doomed() {
-                key.destroy()?;
-                tracing::info!(key = %key, "destroyed a key that is of no use any more");
+            match destroy(record) {
+                Ok(()) => {
+                    let record = record.clone().with_nothing_doomed();
+                    return Ok(Some(self.store.replace(read, &record).await?));
+                }
+                // It is told, and tried again. Whoever signs must not stop for it.
+                Err(error) => *failed = Some(("destroy a key of no use".into(), error.into())),
             }
-            let record = record.clone().with_nothing_doomed();
-            return Ok(Some(self.store.replace(read, &record).await?));
         }
         let is_given_up =
             |planned: &Planned| now.duration_since(planned.since).abs() > PLAN_LIFETIME;
@@ -314,7 +317,6 @@ impl Rotation {
             let event = Event::Scheduled(self.parts.settings.schedule);
             return self.write(read, event, now).await.map(Some);
         }
-        *failed = None;
         let due = record.lifecycle().agenda(now);
         for Due { step, .. } in due.into_iter().filter(|due| due.at <= now) {
             match self.step(read, step).await {
@@ -325,7 +327,7 @@ impl Rotation {
                     tracing::warn!(step = %tell::Words(&step), error = %chain(&error), remedy = error.remedy(), "a step of the CA's rotation is due and could not be made");
                     // The first in the order of the agenda is what everything waits for.
                     if failed.is_none() {
-                        *failed = Some((step, error));
+                        *failed = Some((tell::Words(&step).to_string(), error));
                     }
                 }
             }
@@ -453,8 +455,8 @@ impl Rotation {
         data_dir::write_atomic(&file, content.as_bytes())
     }
 
-    fn blocked(&self, record: &Record, step: Step, error: &RotationError) -> Blocked {
-        let (step, why) = (tell::Words(&step).to_string(), chain(error));
+    fn blocked(&self, record: &Record, step: String, error: &RotationError) -> Blocked {
+        let why = chain(error);
         let since = record
             .blocked()
             .filter(|before| before.step == step)
@@ -466,6 +468,14 @@ impl Rotation {
             remedy: error.remedy(),
         }
     }
+}
+
+fn destroy(record: &Record) -> Result<(), CaKeyError> {
+    for key in record.doomed() {
+        key.destroy()?;
+        tracing::info!(key = %key, "destroyed a key that is of no use any more");
+    }
+    Ok(())
 }
 
 /// For how long nothing is due that is not already.

@@ -9,17 +9,14 @@ use crate::{
     data_dir::{self, DataDir},
     error::Error,
     grant::Grant,
+    kubeconfig,
     reload::{self, PolicyFile},
     service::{Service, evidence_cache},
 };
 use clap::Args;
 use hyper::http::uri::InvalidUri;
 use k8s_openapi::api::{certificates::v1::CertificateSigningRequest, core::v1::Namespace};
-use kube::{
-    Api, Client,
-    api::ListParams,
-    config::{Config, KubeConfigOptions, Kubeconfig},
-};
+use kube::{Api, Client, Config, api::ListParams};
 use serde_json::json;
 use std::{
     fs,
@@ -110,18 +107,12 @@ impl Run {
 
 /// What a kubeconfig says.
 pub(super) async fn config(path: &Path, context: Option<String>) -> Result<Config, Error> {
-    let at = |source| Error::Kubeconfig {
-        path: path.to_owned(),
-        source,
-    };
-    let kubeconfig = Kubeconfig::read_from(path).map_err(at)?;
-    let options = KubeConfigOptions {
-        context,
-        ..KubeConfigOptions::default()
-    };
-    Config::from_custom_kubeconfig(kubeconfig, &options)
+    kubeconfig::load(path, context)
         .await
-        .map_err(at)
+        .map_err(|source| Error::Kubeconfig {
+            path: path.to_owned(),
+            source,
+        })
 }
 
 /// A client of the cluster, and its address.
@@ -157,14 +148,15 @@ fn endpoints(config: &Config, named: &[String]) -> Result<Vec<Config>, Error> {
 
 /// What tells a cluster from every other: the UID of its `kube-system` namespace.
 pub(super) async fn cluster_uid(client: &Client) -> Result<String, Error> {
-    Api::<Namespace>::all(client.clone())
+    let namespace = Api::<Namespace>::all(client.clone())
         .get_metadata("kube-system")
         .await
         .map_err(|error| Error::Api {
             doing: "read the namespace kube-system",
             source: Box::new(error),
-        })
-        .map(|namespace| namespace.metadata.uid.unwrap_or_default())
+        })?;
+    let uid = namespace.metadata.uid.filter(|uid| !uid.is_empty());
+    uid.ok_or(Error::ClusterUnknown)
 }
 
 /// Whether the cluster has what the controller needs: better told now than from a loop of warnings.

@@ -103,7 +103,7 @@ impl Context {
             Ok(signing) => signing,
             Err(why @ CannotSign::NotValid(_)) => {
                 let message = format!(
-                    "failed to issue: {why}. The security team knows from the alarms; `touchstone-signer ca status` says what is due"
+                    "failed to issue: {why}. Tell whoever runs the signer: `touchstone-signer ca status` says what is due"
                 );
                 return self.fail(subject, "CannotIssue", &message).await;
             }

@@ -84,6 +84,7 @@ impl Context {
                         not_after: leaf.not_after,
                     };
                     self.audit.append(now, event).await?;
+                    self.metrics.leaf(&ca, leaf.not_after);
                     let status = grants::issued(
                         &ca,
                         &leaf.fingerprint,

@@ -16,6 +16,7 @@ use kube::{
 use std::{
     collections::BTreeMap,
     fs,
+    path::PathBuf,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -201,6 +202,15 @@ impl World {
             server,
             _temp: temp,
         }
+    }
+
+    /// Without a root, its first CA signing.
+    pub(crate) async fn with_an_active_ca() -> Self {
+        let mut world = Self::new(Root::None).await;
+        world.start(Cut::Never).await;
+        let is_active = |record: &Record| record.lifecycle().active().is_some();
+        world.go_until("ca-1 is active", is_active).await;
+        world
     }
 
     /// Starts the signer in place of the one that was there.
@@ -519,6 +529,15 @@ impl World {
 
     pub(crate) fn trust_bundle_file(&self) -> String {
         fs::read_to_string(self.data.file(bootstrap::TRUST_BUNDLE)).unwrap()
+    }
+
+    /// The one key there is cannot be removed as a file any more; where it was.
+    pub(crate) fn put_a_folder_in_place_of_the_key(&self) -> PathBuf {
+        let mut keys = fs::read_dir(self.data.file("keys")).unwrap();
+        let key = keys.next().unwrap().unwrap().path();
+        fs::remove_file(&key).unwrap();
+        fs::create_dir(&key).unwrap();
+        key
     }
 
     /// How many keys of issuing CAs there are on disk.

@@ -7,7 +7,7 @@ use crate::{
         bootstrap::{self, Founded},
         key::KeySource,
         lifecycle::{Lifecycle, Lifetime, Root},
-        record::{Material, Record},
+        record::{Material, Record, RecordError},
         settings::CaSettings,
         store::{Read, Store, StoreError},
     },
@@ -66,7 +66,7 @@ pub(super) async fn open(
             }
         }
     };
-    let known = serde_json::to_vec(read.record.binding()).unwrap_or_default();
+    let known = serde_json::to_vec(read.record.binding()).map_err(RecordError::Malformed)?;
     if data_dir::read_optional(&trace)?.as_deref() != Some(&*known) {
         data_dir::write_atomic(&trace, &known)?;
     }

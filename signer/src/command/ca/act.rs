@@ -75,9 +75,9 @@ pub(super) async fn rotate(
     let event = Event::Asked(asked);
     let record = write(open, dry_run, |record| moved(record, event, now)).await?;
     let head = if dry_run {
-        "This would happen, by the running signer:"
+        "This would happen, by a signer that runs:"
     } else {
-        "Asked. The running signer goes on:"
+        "Asked. A signer that runs goes on:"
     };
     print(&format!(
         "{head}\n{}",
