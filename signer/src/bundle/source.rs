@@ -10,10 +10,7 @@ use kube::{
     Api, Client, Config,
     config::{InClusterError, KubeconfigError},
 };
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
 /// How long one question to the API may take.
 const PATIENCE: Duration = Duration::from_secs(30);
