@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `system:masters` | everything |
 //! | `touchstone:signer`, in this process only | what reviewing, signing and recording needs |
-//! | approvers | read the pending requests of the signer; set their own statement on them |
+//! | approvers | read the pending requests of the signer; set their own statement on them; read grants |
 //! | engineers | look around, ask who they are and what they may, create requests, read their own |
 //! | a read token | read the one request it was made for |
 //! | nobody | health, version; create a request, if its evidence convinces |
@@ -81,6 +81,13 @@ const APPROVE: Rule = Rule {
     resources: &[REQUESTS],
     verbs: &["get", "list", "patch", "watch"],
     reach: Reach::Own,
+};
+/// Whoever approves access may see who has it.
+const READ_GRANTS: Rule = Rule {
+    group: "touchstone.dev",
+    resources: &["grants"],
+    verbs: &["get", "list", "watch"],
+    reach: Reach::All,
 };
 const HEALTH: &[&str] = &["/healthz", "/livez", "/readyz", "/version", "/version/"];
 const DISCOVERY: &[&str] = &[
@@ -245,6 +252,9 @@ pub(crate) fn decide(
             signer_name: approved_signer.to_owned(),
             reader: (reads_own && !attributes.name.is_empty()).then(|| identity.name().to_owned()),
         });
+    }
+    if identity.approves && attributes.path.is_none() && READ_GRANTS.covers(attributes) {
+        return Decision::Allowed;
     }
     if identity.scope == Scope::Approver {
         return Decision::Denied;
@@ -478,12 +488,16 @@ mod tests {
                     "certificatesigningrequests/approval",
                 ),
                 ("patch", CERTIFICATES, "certificatesigningrequests/status"),
-                ("list", "touchstone.dev", "grants"),
+                ("create", "touchstone.dev", "grants"),
+                ("patch", "touchstone.dev", "grants"),
+                ("update", "touchstone.dev", "grants/status"),
                 ("list", "", "secrets"),
             ] {
                 let decision = decide(approver, &asked(verb, group, resource, "a"), SIGNED);
                 assert_eq!(decision, Decision::Denied, "{verb} {resource}");
             }
+            let list = asked("list", "touchstone.dev", "grants", "");
+            assert_eq!(decide(approver, &list, SIGNED), Decision::Allowed);
         }
         let create = asked("create", CERTIFICATES, REQUESTS, "");
         assert_eq!(decide(&by_certificate, &create, SIGNED), Decision::Allowed);

@@ -3,12 +3,14 @@
 mod approval;
 mod ca;
 mod config;
+mod grants;
 mod key;
 mod kubectl;
 
 pub use approval::{Approve, ApproverArgs, Deny, Requests, Verdict};
 pub use ca::{CaCommand, CaRootCommand, CaRootInit, CaSign, CaVerify, CeremonyArgs};
 pub use config::{ConfigCommand, SetCluster};
+pub use grants::{Grants, GrantsArgs};
 pub use key::{
     KeyAttest, KeyCommand, KeyEnrol, KeyGenerate, KeyList, KeySetup, KeyUnblock, NewKey,
     NewPinPolicy, NewTouchPolicy, PersonArgs, RootArgs,
@@ -73,6 +75,8 @@ pub enum Command {
     Approve(Approve),
     /// Deny a request with your YubiKey
     Deny(Deny),
+    /// Show who has access now, why, until when, and who approved
+    Grants(Grants),
     /// Show the certificates you hold and how long they last
     Status(Status),
     /// Ask the API server who you are, over TLS signed by the YubiKey

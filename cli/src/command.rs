@@ -8,6 +8,7 @@ pub mod config;
 pub mod credential;
 pub mod doctor;
 pub mod exec;
+mod grants;
 pub mod key;
 pub mod login;
 pub mod logout;
@@ -70,6 +71,7 @@ pub fn run(cli: Cli) -> Result<(), Error> {
                 Command::Requests(args) => requests::run(&args, output),
                 Command::Approve(args) => approve::approve(&args, output),
                 Command::Deny(args) => approve::deny(&args, output),
+                Command::Grants(args) => grants::run(&args, output),
                 Command::Whoami(args) => whoami::run(&args, output),
                 Command::Logout(args) => logout::run(&args, output),
                 Command::Config(command) => config::run(command, output),

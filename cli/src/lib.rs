@@ -13,6 +13,7 @@ pub mod config;
 pub mod credential;
 pub mod error;
 pub mod file;
+pub mod grants;
 pub mod interrupt;
 pub mod kubeconfig;
 pub mod logging;

@@ -100,6 +100,7 @@ pub(super) fn start(assets: &Path, dir: TempDir, policy: PathBuf, setup: Setup) 
         include_str!("../../../deploy/approvers.yaml"),
     );
     for (name, manifest) in [
+        ("grants.yaml", include_str!("../../../deploy/grants.yaml")),
         ("bundle.yaml", include_str!("../../../deploy/bundle.yaml")),
         (
             "bundle-sync.yaml",
