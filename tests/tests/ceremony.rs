@@ -1,6 +1,9 @@
 //! The root's ceremonies with a virtual YubiKey: one touch each, certificates that openssl accepts, and nothing left
 //! behind by one that did not take place.
 
+#[path = "ceremony/faults.rs"]
+mod faults;
+
 use std::{fs, path::Path, process::Command};
 use touchstone_common::{
     ceremony::IssuingRequest,
@@ -124,6 +127,22 @@ impl Team {
 
     fn sign(&self, further: &[&str]) -> Ran {
         self.with_pin(SIGN, further)
+    }
+
+    /// With a root in a file: no card is asked, so no root of one is needed.
+    fn software(&self, arguments: &[&str]) -> Ran {
+        let further = ["--insecure-software-root", "root.key"];
+        let mut all: Vec<String> = vec!["ca".to_owned()];
+        for text in arguments.iter().chain(&further) {
+            let file = text.contains('.');
+            all.push(if file {
+                self.0.path_text(text)
+            } else {
+                (*text).to_owned()
+            });
+        }
+        all.push("--yes".to_owned());
+        self.0.run(all)
     }
 
     fn touches(&self) -> u32 {
@@ -376,30 +395,13 @@ fn a_root_that_nobody_touched_for_is_not_made_and_the_way_on_is_named() {
 fn a_root_in_a_file_is_loud_private_and_signs() {
     let team = Team(Engineer::without_card("alice@example.com"));
     team.write("root.yaml", ROOT_PLAN);
-    // No card is asked, so no root of one is needed.
-    let software = |arguments: &[&str]| {
-        let mut all: Vec<String> = vec!["ca".to_owned()];
-        for text in arguments
-            .iter()
-            .chain(&["--insecure-software-root", "root.key"])
-        {
-            let file = text.contains('.');
-            all.push(if file {
-                team.0.path_text(text)
-            } else {
-                (*text).to_owned()
-            });
-        }
-        all.push("--yes".to_owned());
-        team.0.run(all)
-    };
-    software(INIT).succeeded();
+    team.software(INIT).succeeded();
     assert!(touchstone_tests::engineer::is_private(
         &team.0.file("root.key")
     ));
     team.request("issuing.csr", ISSUING);
     team.plan(ISSUING, 90);
-    let ran = software(SIGN).succeeded();
+    let ran = team.software(SIGN).succeeded();
     assert!(ran.stderr.contains("for trials only"), "{ran}");
     team.openssl(&[
         "verify",

@@ -46,7 +46,7 @@ const MAX_KEY: u64 = 64 * 1024;
 struct Ceremony {
     plan: Plan,
     source: String,
-    at: Timestamp,
+    /// The dates that it would have if it were signed at once.
     validity: Validity,
     /// For an issuing CA: what asks, and the root that answers.
     issuing: Option<(IssuingRequest, CaCertificate)>,
@@ -194,11 +194,10 @@ impl Ceremony {
         let plan = Plan::parse(&name, &source).map_err(CeremonyError::Plan)?;
         let source =
             String::from_utf8(source).map_err(|_| mismatch("the ceremony file is not UTF-8"))?;
-        let at = Timestamp::now();
         match (plan.makes(), &issuing) {
             (Makes::Root { .. }, None) => {}
             (Makes::IssuingCa { root, key }, Some((request, certificate))) => {
-                fits(&plan, request, certificate, root, key, at)?;
+                fits(&plan, request, certificate, root, key)?;
             }
             (Makes::Root { .. }, Some(_)) => {
                 return Err(mismatch(
@@ -211,23 +210,11 @@ impl Ceremony {
                 ));
             }
         }
-        let not_before = issuing.as_ref().map(|(_, root)| root.validity().not_before);
-        let validity = plan
-            .validity(at, not_before)
-            .ok_or_else(|| mismatch("it would be valid past the calendar's end"))?;
-        if let Some((_, root)) = &issuing
-            && validity.not_after > root.validity().not_after
-        {
-            return Err(mismatch(format!(
-                "it would be valid until {}, but the root ends {}",
-                validity.not_after,
-                root.validity().not_after
-            )));
-        }
+        let root = issuing.as_ref().map(|(_, root)| root);
+        let validity = validity(&plan, root, Timestamp::now())?;
         Ok(Self {
             plan,
             source,
-            at,
             validity,
             issuing,
         })
@@ -250,7 +237,7 @@ impl Ceremony {
             (
                 "valid",
                 format!(
-                    "{} days, from {} to {}",
+                    "{} days from the signature on; signed now, from {} to {}",
                     self.plan.days(),
                     self.validity.not_before,
                     self.validity.not_after
@@ -286,7 +273,8 @@ impl Ceremony {
         pairs(&rows)
     }
 
-    /// Signs, and verifies the whole.
+    /// Signs, and verifies the whole. The time that is stated is this moment's: whoever was asked before took their time, and
+    /// only the touch comes after.
     fn sign<K: SigningKey>(
         &self,
         key: &K,
@@ -295,8 +283,11 @@ impl Ceremony {
         roots: &Roots,
         failed: impl FnOnce(K::Error) -> Error,
     ) -> Result<Record, Error> {
+        let at = Timestamp::now();
+        let root = self.issuing.as_ref().map(|(_, root)| root);
+        let validity = validity(&self.plan, root, at)?;
         let statement = Statement {
-            at: self.at,
+            at,
             tool: concat!("touchstone ", env!("CARGO_PKG_VERSION")).to_owned(),
             present: self.plan.present().to_vec(),
             signed_with,
@@ -323,7 +314,7 @@ impl Ceremony {
         let prepared = Prepared::new(
             &profile,
             public_key,
-            self.validity,
+            validity,
             statement.serial(&nonce),
             issuer,
         )
@@ -354,14 +345,15 @@ impl Ceremony {
         let made = record
             .map(|record| CaCertificate::from_pem(record.certificate.as_bytes()))
             .transpose()?;
+        let validity = made.as_ref().map_or(self.validity, CaCertificate::validity);
         let report = Report {
             makes: match self.plan.makes() {
                 Makes::Root { .. } => "root",
                 Makes::IssuingCa { .. } => "issuing-ca",
             },
             subject: self.plan.name().to_string(),
-            not_before: self.validity.not_before,
-            not_after: self.validity.not_after,
+            not_before: validity.not_before,
+            not_after: validity.not_after,
             dry_run: record.is_none(),
             serial: made.as_ref().map(|made| made.serial().to_owned()),
             sha256: made.as_ref().map(|made| hex::encode(made.fingerprint())),
@@ -400,7 +392,6 @@ fn fits(
     root: &CaCertificate,
     root_sha256: [u8; 32],
     key_sha256: Option<[u8; 32]>,
-    at: Timestamp,
 ) -> Result<(), Error> {
     if request.name() != plan.name() {
         return Err(mismatch(format!(
@@ -422,14 +413,28 @@ fn fits(
             hex::encode(root.fingerprint())
         )));
     }
-    let dates = root.validity();
-    if !dates.contains(at) {
+    Ok(())
+}
+
+/// The dates of what is signed at this moment: within those of its root, where there is one.
+fn validity(plan: &Plan, root: Option<&CaCertificate>, at: Timestamp) -> Result<Validity, Error> {
+    let dates = root.map(CaCertificate::validity);
+    if let Some(root) = dates.filter(|root| !root.contains(at)) {
         return Err(mismatch(format!(
             "the root is valid from {} to {}, and now is {at}",
-            dates.not_before, dates.not_after
+            root.not_before, root.not_after
         )));
     }
-    Ok(())
+    let validity = plan
+        .validity(at, dates.map(|root| root.not_before))
+        .ok_or_else(|| mismatch("it would be valid past the calendar's end"))?;
+    if let Some(root) = dates.filter(|root| validity.not_after > root.not_after) {
+        return Err(mismatch(format!(
+            "it would be valid until {}, but the root ends {}",
+            validity.not_after, root.not_after
+        )));
+    }
+    Ok(validity)
 }
 
 /// The proof that the root's key was made in this card and never signs without a touch; PEM.

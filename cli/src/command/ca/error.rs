@@ -40,6 +40,14 @@ pub enum CeremonyError {
         /// What it should be.
         what: &'static str,
     },
+    /// A file that is no ceremony's record.
+    #[error("{} is no record of a ceremony: {source}", .path.display())]
+    Malformed {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
     /// Documents that do not fit together.
     #[error("{0}")]
     Mismatch(String),
@@ -49,6 +57,14 @@ pub enum CeremonyError {
     /// What was made, or a record of it.
     #[error("the ceremony's record does not verify: {0}")]
     Record(#[from] RecordError),
+    /// A document is not the one that the record speaks of.
+    #[error("{} is not the {what} of the record", .path.display())]
+    Other {
+        /// Which file.
+        path: PathBuf,
+        /// What it should be.
+        what: &'static str,
+    },
     /// A key in a file that does not sign.
     #[error(transparent)]
     Sign(SoftwareKeyError),
@@ -63,13 +79,21 @@ impl CeremonyError {
     pub fn remedy(&self) -> Option<String> {
         Some(
             match self {
-                Self::Declined | Self::Large { .. } | Self::Record(_) | Self::Sign(_) => {
-                    return None;
-                }
+                Self::Declined | Self::Sign(_) => return None,
                 Self::Exposed { path, .. } => {
                     return Some(format!("chmod 600 {}", path.display()));
                 }
                 Self::Key { .. } => "name the root's private key, PKCS#8 in PEM",
+                Self::Large { what, .. } => return Some(format!("name the {what}")),
+                Self::Malformed { .. } => {
+                    "name the file that the ceremony wrote beside its certificate (.record.json), whole as it was"
+                }
+                Self::Other { .. } => {
+                    "name the document that was there; what differs from it was not part of this ceremony"
+                }
+                Self::Record(_) => {
+                    "rely on no certificate of it before you know why; those who were present may have kept another copy of the record"
+                }
                 Self::Exists(_) => "name another file with --out or --record, or move it away",
                 Self::Mismatch(_) => {
                     "nothing was signed; have the ceremony file reviewed against the request and the root"

@@ -1,6 +1,6 @@
 //! `touchstone ca verify`: what a ceremony's record proves.
 
-use super::{CeremonyError, document, mismatch};
+use super::{CeremonyError, document};
 use crate::{
     args::CaVerify,
     command::roots,
@@ -9,6 +9,7 @@ use crate::{
 };
 use jiff::Timestamp;
 use serde::Serialize;
+use std::path::Path;
 use touchstone_common::{
     ceremony::{IssuingRequest, Record, SignedWith},
     certificate::CaCertificate,
@@ -30,39 +31,50 @@ struct Verified {
 
 /// `touchstone ca verify`.
 pub(in crate::command) fn run(args: &CaVerify, output: Output) -> Result<(), Error> {
-    let record: Record = serde_json::from_slice(&document(&args.record, "record")?)
-        .map_err(|error| mismatch(format!("{} is no record: {error}", args.record.display())))?;
+    let record: Record =
+        serde_json::from_slice(&document(&args.record, "record")?).map_err(|source| {
+            CeremonyError::Malformed {
+                path: args.record.clone(),
+                source,
+            }
+        })?;
     let roots = roots(&args.roots.attestation_root, &[])?;
     let (made, attested) = record.verify(&roots).map_err(CeremonyError::Record)?;
 
-    let certificate = |path| -> Result<[u8; 32], Error> {
-        Ok(CaCertificate::from_pem(&document(path, "certificate")?)
-            .map_err(|error| mismatch(format!("{}: {error}", path.display())))?
-            .fingerprint())
+    // What cannot be read as one is not the one of the record either.
+    let is_certificate = |path: &Path, fingerprint| -> Result<bool, Error> {
+        let pem = document(path, "certificate")?;
+        let found = CaCertificate::from_pem(&pem).map(|found| found.fingerprint());
+        Ok(found == Ok(fingerprint))
     };
-    let differs = |what: &str| mismatch(format!("the {what} is not the one of the record"));
-    if let Some(path) = &args.certificate
-        && certificate(path)? != made.fingerprint()
-    {
-        return Err(differs("certificate"));
+    let same = |path: &Path, what, is_same| match is_same {
+        true => Ok(()),
+        false => Err(CeremonyError::Other {
+            path: path.to_owned(),
+            what,
+        }),
+    };
+    if let Some(path) = &args.certificate {
+        same(
+            path,
+            "certificate",
+            is_certificate(path, made.fingerprint())?,
+        )?;
     }
     if let Some(path) = &args.root {
         let of_record = record.root.as_ref().unwrap_or(&record.certificate);
-        if certificate(path)? != CaCertificate::from_pem(of_record.as_bytes())?.fingerprint() {
-            return Err(differs("root"));
-        }
+        let root = CaCertificate::from_pem(of_record.as_bytes())?;
+        same(path, "root", is_certificate(path, root.fingerprint())?)?;
     }
-    if let Some(path) = &args.plan
-        && document(path, "ceremony file")? != record.ceremony.as_bytes()
-    {
-        return Err(differs("ceremony file"));
+    if let Some(path) = &args.plan {
+        let plan = document(path, "ceremony file")?;
+        same(path, "ceremony file", plan == record.ceremony.as_bytes())?;
     }
     if let Some(path) = &args.request {
-        let request = IssuingRequest::from_pem(&document(path, "request")?)
-            .map_err(CeremonyError::Request)?;
-        if record.statement.request_sha256 != Some(hex::encode(request.sha256())) {
-            return Err(differs("request"));
-        }
+        let pem = document(path, "request")?;
+        let sha256 = IssuingRequest::from_pem(&pem).map(|found| hex::encode(found.sha256()));
+        let is_same = sha256.is_ok_and(|found| record.statement.request_sha256 == Some(found));
+        same(path, "request", is_same)?;
     }
     let said = &record.statement;
     if said.signed_with == SignedWith::InsecureSoftwareKey {
