@@ -15,12 +15,15 @@ use der::{
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authentication::v1::UserInfo;
 use rustls::{
-    RootCertStore,
+    CertificateError, RootCertStore,
     crypto::CryptoProvider,
     server::{VerifierBuilderError, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
-use x509_cert::Certificate;
+use x509_cert::{
+    Certificate,
+    ext::pkix::{BasicConstraints, KeyUsage},
+};
 
 use crate::{
     authorization,
@@ -39,7 +42,9 @@ pub(crate) enum ClientCaError {
     #[error("read a client CA: no CERTIFICATE block in it")]
     Empty,
     #[error("use a client CA")]
-    NotACa(#[source] rustls::Error),
+    Malformed(#[source] rustls::Error),
+    #[error("use a client CA: {subject:?} is no CA that may sign certificates")]
+    NotACa { subject: String },
     #[error("use the client CAs")]
     Verifier(#[source] VerifierBuilderError),
 }
@@ -93,9 +98,9 @@ impl Generation {
             let mut roots = RootCertStore::empty();
             for block in pem::parse_many(&ca.certificates_pem).map_err(ClientCaError::NotPem)? {
                 if block.tag() == "CERTIFICATE" {
-                    roots
-                        .add(CertificateDer::from(block.into_contents()))
-                        .map_err(ClientCaError::NotACa)?;
+                    let der = CertificateDer::from(block.into_contents());
+                    check_ca(&der)?;
+                    roots.add(der).map_err(ClientCaError::Malformed)?;
                 }
             }
             if roots.is_empty() {
@@ -134,6 +139,23 @@ impl Generation {
             }
         }
     }
+}
+
+/// Refuses what is no CA's: as a trust anchor it would be believed whatever it says of itself.
+fn check_ca(der: &[u8]) -> Result<(), ClientCaError> {
+    let malformed = |_| ClientCaError::Malformed(CertificateError::BadEncoding.into());
+    let certificate = Certificate::from_der(der).map_err(malformed)?;
+    let tbs = certificate.tbs_certificate();
+    let constraints = tbs.get_extension::<BasicConstraints>().map_err(malformed)?;
+    let usage = tbs.get_extension::<KeyUsage>().map_err(malformed)?;
+    // RFC 5280 section 4.2.1.3 restricts a key only where the extension is there; many cluster CAs have none.
+    let may_sign = usage.is_none_or(|(_, usage)| usage.key_cert_sign());
+    if constraints.is_some_and(|(_, constraints)| constraints.ca) && may_sign {
+        return Ok(());
+    }
+    Err(ClientCaError::NotACa {
+        subject: tbs.subject().to_string(),
+    })
 }
 
 /// Whom a verified certificate stands for.

@@ -95,7 +95,22 @@ async fn a_set_with_one_that_is_no_ca_is_refused_whole_and_the_last_stays() {
         certificate: pki.request("/CN=alice"),
         key: new.key.clone(),
     };
-    for broken in [&no_certificate, &cut_off] {
+    // As a trust anchor, each of these would vouch for whatever its key signed.
+    let leaf = pki.client(&new, "/CN=alice");
+    let without_constraints = pki.leaf(&new, "/CN=no CA", 1, "extendedKeyUsage=clientAuth\n");
+    let no_signer = pki.leaf(
+        &new,
+        "/CN=signs no certificates",
+        1,
+        "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,digitalSignature\n",
+    );
+    for broken in [
+        &no_certificate,
+        &cut_off,
+        &leaf,
+        &without_constraints,
+        &no_signer,
+    ] {
         let mut set = engineers(&[&new]);
         set.extend(engineers(&[broken]));
         target.server.api.set_client_cas(&set).unwrap_err();
@@ -103,10 +118,12 @@ async fn a_set_with_one_that_is_no_ca_is_refused_whole_and_the_last_stays() {
         let mut of_new = Connection::open(target.address, &target.ca, Some(&by_new)).await;
         assert_eq!(asks(&mut of_new).await, UNKNOWN);
     }
+    // RFC 5280 asks a CA for no key usage, and many clusters' own have none.
+    let without_usage = pki.leaf(&new, "/CN=plain CA", 1, "basicConstraints=CA:TRUE\n");
     target
         .server
         .api
-        .set_client_cas(&engineers(&[old, &new]))
+        .set_client_cas(&engineers(&[old, &new, &without_usage]))
         .unwrap();
     assert_eq!(asks(&mut alice).await, KNOWN);
 }
