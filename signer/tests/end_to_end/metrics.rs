@@ -3,6 +3,9 @@
 use crate::world::{self, Engineer, GROUP, World};
 use touchstone_signer::grant::name_of;
 
+const ALERTS: &str = include_str!("../../../deploy/alerts.yaml");
+const CA_PAGE: &str = include_str!("../../../docs/ca.md");
+
 async fn counted(world: &World, line: &str) {
     loop {
         let metrics = world.monitor("/metrics").await;
@@ -77,4 +80,47 @@ async fn a_request_that_waits_and_a_policy_that_is_broken_are_seen_from_outside(
     shows(&world, "touchstone_policy_refused 0").await;
     world.write_policy(&world::policy(&alice));
     shows(&world, "touchstone_requests_waiting 0").await;
+}
+
+/// Every name of ours in an expression of Prometheus.
+fn names(expression: &str) -> impl Iterator<Item = &str> {
+    expression
+        .split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_')
+        .filter(|word| word.starts_with("touchstone_"))
+}
+
+#[tokio::test]
+async fn whatever_an_alarm_looks_at_is_there() {
+    let alice = Engineer::new("alice@example.com");
+    let world = World::start(&alice).await;
+    let metrics = world.monitor("/metrics").await;
+    let is_there = |name: &str| {
+        let mut samples = metrics.lines().filter(|line| !line.starts_with('#'));
+        samples.any(|line| line.split([' ', '{']).next() == Some(name))
+    };
+    let expressions: Vec<&str> = ALERTS
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("expr: "))
+        .collect();
+    let rules = ALERTS.matches("- alert: ").count();
+    assert!(rules >= 7 && expressions.len() == rules, "{expressions:?}");
+    for expression in expressions {
+        assert!(names(expression).count() > 0, "{expression}");
+        for name in names(expression) {
+            assert!(is_there(name), "{expression}: {name}\n{metrics}");
+        }
+    }
+    // What a rule selects by a label is a value that the label has.
+    assert!(ALERTS.contains("touchstone_ca_state{state=\"active\"}"));
+    assert!(metrics.contains("touchstone_ca_state{ca=\"ca-1\",state=\"active\"} 1"));
+
+    // The page names them without the prefix that they share.
+    let (_, alarms) = CA_PAGE.split_once("## Alarms").unwrap();
+    let (named, _) = alarms.split_once("all with the prefix").unwrap();
+    let named: Vec<&str> = named.split('`').skip(1).step_by(2).collect();
+    assert!(named.len() >= 8, "{named:?}");
+    for name in named {
+        let (name, _) = name.split_once('{').unwrap_or((name, ""));
+        assert!(is_there(&format!("touchstone_{name}")), "{name}");
+    }
 }
