@@ -19,7 +19,7 @@ pub mod store;
 use crate::data_dir::DataDirError;
 use jiff::Timestamp;
 use key::{CaKey, CaKeyError};
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 use touchstone_common::{
     certificate::{CaCertificate, CertificateError, Prepared, SignError},
     key::SoftwareKeyError,
@@ -45,6 +45,9 @@ pub enum CaError {
         /// What is wrong with it.
         source: CertificateError,
     },
+    /// The key of an issuing CA.
+    #[error(transparent)]
+    CaKey(#[from] CaKeyError),
     /// A file cannot be read or written.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
@@ -63,6 +66,14 @@ pub enum CaError {
         path: PathBuf,
         /// What is wrong with it.
         source: SoftwareKeyError,
+    },
+    /// The note of where a key is cannot be read.
+    #[error("read where the CA key is from {}", path.display())]
+    KeyNote {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
     },
     /// A key could not be made or written out.
     #[error("make a CA key")]
@@ -105,6 +116,7 @@ impl CaError {
     #[must_use]
     pub fn remedy(&self) -> String {
         match self {
+            Self::CaKey(error) => error.remedy(),
             Self::DataDir(error) => error.remedy(),
             Self::Gone { .. } => {
                 "restore the folder from a backup; to begin anew with another CA, name an empty directory with --data"
@@ -112,6 +124,7 @@ impl CaError {
             }
             Self::Certificate { .. }
             | Self::Key { .. }
+            | Self::KeyNote { .. }
             | Self::Mismatch { .. }
             | Self::Missing { .. }
             | Self::NotChained { .. } => {
@@ -156,6 +169,26 @@ impl IssuingCa {
     /// When the key cannot sign, or the certificate was prepared under another CA.
     pub fn sign(&self, prepared: Prepared) -> Result<Vec<u8>, SignError<CaKeyError>> {
         prepared.sign(&*self.key)
+    }
+
+    /// Does `work`, in which this CA signs: at once where its key is in memory, on a thread of its own where it waits for a
+    /// device.
+    ///
+    /// # Errors
+    /// When `work` fails, or the device does not answer.
+    pub async fn signing<T, E>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<CaKeyError> + Send + 'static,
+    {
+        if !self.key.is_of_a_device() {
+            return work(self);
+        }
+        let ca = Arc::clone(self);
+        key::apart(move || work(&ca)).await
     }
 
     /// `leaf` (DER) and the issuing certificate, PEM.

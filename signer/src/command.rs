@@ -15,7 +15,7 @@ use crate::{
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use std::{
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 use tokio::net::TcpListener;
@@ -122,10 +122,7 @@ pub struct SignerOptions {
 impl SignerOptions {
     /// The settings of the CA; where they do not say, its keys are made at `keys`.
     fn ca_settings(&self, keys: KeyPlace) -> Result<CaSettings, Error> {
-        match &self.ca_settings {
-            Some(path) => Ok(CaSettings::load(path, keys)?),
-            None => Ok(CaSettings::usual(keys)),
-        }
+        ca_settings(self.ca_settings.as_deref(), &self.data, keys)
     }
 
     async fn listen_for_metrics(&self) -> Result<Option<TcpListener>, Error> {
@@ -138,6 +135,18 @@ impl SignerOptions {
         }
         Ok(Some(listener))
     }
+}
+
+/// The settings of the CA of a data directory; where they do not say, its keys are made at `keys`.
+fn ca_settings(file: Option<&Path>, data: &Path, keys: KeyPlace) -> Result<CaSettings, Error> {
+    let settings = match file {
+        Some(file) => CaSettings::load(file, keys)?,
+        None => CaSettings::usual(keys),
+    };
+    Ok(CaSettings {
+        tokens: settings.tokens.remembering_in(data),
+        ..settings
+    })
 }
 
 async fn listen(option: &'static str, address: &str) -> Result<TcpListener, Error> {

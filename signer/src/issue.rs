@@ -80,6 +80,12 @@ pub fn prepare(
     Ok(Prepared { certificate })
 }
 
+impl From<CaKeyError> for IssueError {
+    fn from(error: CaKeyError) -> Self {
+        Self::Sign(SignError::Key(error))
+    }
+}
+
 impl IssueError {
     /// Whether the same may succeed later, with nothing changed here.
     #[must_use]

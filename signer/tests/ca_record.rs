@@ -24,7 +24,7 @@ use touchstone_signer::{
         bootstrap::{self, Founded},
         canary::{self, CanaryError},
         endpoint,
-        key::KeySource,
+        key::{KeySource, Tokens},
         lifecycle::{Asked, Event, Lifecycle, Lifetime, Root, Schedule},
         record::{Binding, Material, Record, RecordError},
         store::{Read, SECRET, Store, StoreError},
@@ -149,7 +149,7 @@ async fn of_two_writers_at_once_one_is_told_to_read_again_and_nothing_is_lost() 
     }
     let read = one.load().await.unwrap().unwrap();
     let id = read.record.lifecycle().active().unwrap().id();
-    read.record.open_key(id).unwrap();
+    read.record.open_key(id, &Tokens::default()).await.unwrap();
 }
 
 #[tokio::test]

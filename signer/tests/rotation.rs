@@ -9,9 +9,17 @@
     reason = "tests; at how many places it was killed is a figure to report"
 )]
 
+#[path = "../../tests/src/softhsm.rs"]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "the end-to-end suites use it, too"
+)]
+mod softhsm;
 #[path = "rotation/world.rs"]
 mod world;
 
+use softhsm::{SoftHsm, Token};
 use touchstone_signer::ca::{
     lifecycle::{Root, State},
     record::Record,
@@ -20,6 +28,11 @@ use world::{Cut, World};
 
 /// Until the second CA signs and the first one is gone, each leaf of the way authenticating all the time.
 async fn to_the_end(world: &mut World) {
+    second_signs_alone(world).await;
+    assert_eq!(world.key_files(), 1, "one key for the one CA that signs");
+}
+
+async fn second_signs_alone(world: &mut World) {
     world
         .go_until("ca-1 is removed", |record| {
             let state = |number: usize| record.lifecycle().cas().get(number).map(|ca| ca.state());
@@ -30,7 +43,6 @@ async fn to_the_end(world: &mut World) {
     let first = record.lifecycle().cas().first().unwrap().id();
     assert!(record.material(first).unwrap().key.is_none());
     assert!(record.doomed().is_empty());
-    assert_eq!(world.key_files(), 1, "one key for the one CA that signs");
     assert_eq!(
         world.trust_bundle_file(),
         record.trust_bundle(),
@@ -48,19 +60,23 @@ async fn a_quarter_passes_and_nobody_notices() {
 }
 
 /// Every write of a quarter, and both of its sides: the process dies before the API has it, or right after.
-async fn killed_everywhere(root: Root) {
+async fn killed_everywhere(root: Root, hsm: Option<&SoftHsm>) {
     let mut killed = 0;
+    let token = hsm.map(|hsm| hsm.token("hsm"));
     for write in 1.. {
         let before = killed;
         for cut in [Cut::Before(write), Cut::After(write)] {
-            let mut world = World::new(root).await;
+            let mut world = World::with_keys(root, token.as_ref()).await;
             world.start(cut).await;
             if !world.go_until_it_dies().await {
                 continue;
             }
             killed += 1;
             world.start(Cut::Never).await;
-            to_the_end(&mut world).await;
+            match &token {
+                Some(token) => to_the_end_in(&mut world, token).await,
+                None => to_the_end(&mut world).await,
+            }
         }
         if killed == before {
             break;
@@ -72,12 +88,12 @@ async fn killed_everywhere(root: Root) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_before_and_after_every_write_it_comes_to_the_same_end() {
-    killed_everywhere(Root::Own).await;
+    killed_everywhere(Root::Own, None).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_before_and_after_every_write_without_a_root_it_comes_to_the_same_end() {
-    killed_everywhere(Root::None).await;
+    killed_everywhere(Root::None, None).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -231,4 +247,88 @@ async fn a_ceremony_that_never_happens_ends_in_a_refusal_after_ever_louder_alarm
         2,
         "nothing is made up"
     );
+}
+
+/// As [`to_the_end`], with keys in a token and nowhere else. The world's is destroyed, for the next one.
+async fn to_the_end_in(world: &mut World, token: &Token) {
+    second_signs_alone(world).await;
+    world.openssl_verifies_the_newest_leaf();
+    assert_eq!(world.key_files(), 0, "no key is in a file");
+    let [key] = &*token.private_keys() else {
+        panic!(
+            "one key for the one CA that signs: {:?}",
+            token.private_keys()
+        )
+    };
+    assert_eq!(token.public_keys().len(), 1);
+    let record = world.record().await;
+    let active = record.lifecycle().active().unwrap().id();
+    let place = record.material(active).unwrap().key.as_ref().unwrap();
+    assert!(place.to_string().contains(&key.id), "{place}");
+    token.empty();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quarter_passes_with_every_key_in_a_token() {
+    let Some(hsm) = SoftHsm::alone("a_quarter_passes_with_every_key_in_a_token") else {
+        return;
+    };
+    let token = hsm.token("hsm");
+    for root in [Root::Own, Root::None] {
+        let mut world = World::with_keys(root, Some(&token)).await;
+        world.start(Cut::Never).await;
+        to_the_end_in(&mut world, &token).await;
+    }
+}
+
+/// Also between the plan of a key and the key, and between the key and the record of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_before_and_after_every_write_it_leaves_no_key_in_a_token_that_nobody_knows_of() {
+    let test =
+        "killed_before_and_after_every_write_it_leaves_no_key_in_a_token_that_nobody_knows_of";
+    let Some(hsm) = SoftHsm::alone(test) else {
+        return;
+    };
+    killed_everywhere(Root::None, Some(&hsm)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_move_into_a_token_with_the_next_ca() {
+    let Some(hsm) = SoftHsm::alone("keys_move_into_a_token_with_the_next_ca") else {
+        return;
+    };
+    let token = hsm.token("hsm");
+    let mut world = World::with_an_active_ca().await;
+    assert_eq!(world.key_files(), 1);
+    world.move_keys_to(&token).await;
+    assert!(world.may_sign(), "the CA of before signs on");
+    assert!(token.private_keys().is_empty());
+    to_the_end_in(&mut world, &token).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_away_blocks_the_next_ca_and_plans_nothing_that_it_could_not_make() {
+    let test = "a_token_that_is_away_blocks_the_next_ca_and_plans_nothing_that_it_could_not_make";
+    let Some(hsm) = SoftHsm::alone(test) else {
+        return;
+    };
+    let token = hsm.token("hsm");
+    let mut world = World::with_an_active_ca().await;
+    softhsm::write_private(token.pin_file(), "999999");
+    world.move_keys_to(&token).await;
+    world
+        .go_until("the next one is blocked", |record| {
+            record.blocked().is_some()
+        })
+        .await;
+    for _ in 0..3 {
+        world.look().await.unwrap();
+        let record = world.record().await;
+        assert!(record.planned().is_none() && record.doomed().is_empty());
+        let blocked = record.blocked().unwrap();
+        assert_eq!(blocked.step, "prepare the next CA");
+        assert!(blocked.remedy.contains("right PIN"), "{blocked:?}");
+    }
+    softhsm::write_private(token.pin_file(), softhsm::PIN);
+    to_the_end_in(&mut world, &token).await;
 }

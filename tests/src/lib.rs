@@ -7,5 +7,6 @@ pub mod engineer;
 pub mod pcscd;
 pub mod policy;
 pub mod pty;
+pub mod softhsm;
 pub mod upstream;
 pub mod yubikey;

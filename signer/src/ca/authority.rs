@@ -2,6 +2,7 @@
 
 use super::{
     IssuingCa,
+    key::Tokens,
     lifecycle::{CaId, CannotSign, Length, Lifecycle},
     recognise::{self, Recognised},
     record::{Record, RecordError},
@@ -28,7 +29,7 @@ struct Active {
 #[derive(Clone, Copy, Debug)]
 pub struct Signing<'a> {
     /// The CA.
-    pub ca: &'a IssuingCa,
+    pub ca: &'a Arc<IssuingCa>,
     /// How long its leaves may live.
     pub longest_leaf: Length,
 }
@@ -38,11 +39,15 @@ impl Authority {
     ///
     /// # Errors
     /// When the active CA's key cannot be opened, or is not its own.
-    pub fn of(record: &Record, before: Option<&Self>) -> Result<Self, RecordError> {
+    pub async fn of(
+        record: &Record,
+        before: Option<&Self>,
+        tokens: &Tokens,
+    ) -> Result<Self, RecordError> {
         let lifecycle = record.lifecycle().clone();
         let active = match lifecycle.active() {
             None => None,
-            Some(ca) => Some(Active::open(record, ca.id(), before)?),
+            Some(ca) => Some(Active::open(record, ca.id(), before, tokens).await?),
         };
         let known = lifecycle
             .cas()
@@ -92,7 +97,12 @@ impl Authority {
 }
 
 impl Active {
-    fn open(record: &Record, id: CaId, before: Option<&Authority>) -> Result<Self, RecordError> {
+    async fn open(
+        record: &Record,
+        id: CaId,
+        before: Option<&Authority>,
+        tokens: &Tokens,
+    ) -> Result<Self, RecordError> {
         let certificate = record
             .material(id)
             .and_then(|material| material.certificate.as_ref())
@@ -105,7 +115,7 @@ impl Active {
         }
         Ok(Self {
             id,
-            ca: Arc::new(issuing(record, id)?),
+            ca: Arc::new(issuing(record, id, tokens).await?),
         })
     }
 }
@@ -114,12 +124,16 @@ impl Active {
 ///
 /// # Errors
 /// When one is missing, or they are not a pair.
-pub(super) fn issuing(record: &Record, id: CaId) -> Result<IssuingCa, RecordError> {
+pub(super) async fn issuing(
+    record: &Record,
+    id: CaId,
+    tokens: &Tokens,
+) -> Result<IssuingCa, RecordError> {
     let certificate = record
         .material(id)
         .and_then(|material| material.certificate.clone())
         .ok_or(RecordError::Missing(id, "certificate"))?;
-    let key = record.open_key(id)?;
+    let key = record.open_key(id, tokens).await?;
     IssuingCa::new(certificate, key).ok_or(RecordError::Mixed(id, "key"))
 }
 

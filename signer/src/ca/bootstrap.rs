@@ -1,13 +1,19 @@
 //! Making a CA, once.
 
-use super::{CaError, IssuingCa, files, key::SoftwareCaKey, recognise};
+use super::{
+    CaError, IssuingCa, files,
+    key::{CaKey, KeyPlace, KeyPlan, KeySource, SoftwareCaKey, Tokens},
+    lifecycle::CaId,
+    recognise,
+    settings::CaSettings,
+};
 use crate::{
     audit,
     data_dir::{self, DataDir},
 };
 use aws_lc_rs::rand;
 use jiff::{SignedDuration, Timestamp};
-use std::path::{Path, PathBuf};
+use std::{path::Path, sync::Arc};
 use touchstone_common::{
     certificate::{CaCertificate, CertificateError, Prepared, Profile, SerialNumber, Validity},
     key::{KeyAlgorithm, PublicKey, SigningKey, SoftwareKey},
@@ -17,6 +23,8 @@ use touchstone_common::{
 pub const FOLDER: &str = "ca";
 /// The file that `--client-ca-file` takes.
 pub const TRUST_BUNDLE: &str = "trust-bundle.pem";
+const ROOT: &str = "root";
+const ISSUING: &str = "issuing";
 /// The embedded API's database.
 pub const DATABASE: &str = "api.db";
 
@@ -29,7 +37,7 @@ pub(super) const BACKDATE: SignedDuration = SignedDuration::from_mins(10);
 #[derive(Debug)]
 pub struct Founded {
     root: CaCertificate,
-    issuing: IssuingCa,
+    issuing: Arc<IssuingCa>,
 }
 
 impl Founded {
@@ -41,7 +49,7 @@ impl Founded {
 
     /// What signs first.
     #[must_use]
-    pub fn issuing(&self) -> &IssuingCa {
+    pub fn issuing(&self) -> &Arc<IssuingCa> {
         &self.issuing
     }
 
@@ -52,11 +60,20 @@ impl Founded {
     }
 }
 
-/// Loads the CA of a data directory, or makes it where nothing was ever issued, and writes the trust bundle.
+/// As [`open_as`], with keys in files of the data directory.
+///
+/// # Errors
+/// As [`open_as`].
+pub fn open(data: &DataDir, now: Timestamp) -> Result<Founded, CaError> {
+    open_as(data, &CaSettings::usual(KeyPlace::Secret), now)
+}
+
+/// Loads the CA of a data directory, or makes it where nothing was ever issued, and writes the trust bundle. The issuing
+/// key is made in a token where settings want it there, otherwise in the data directory.
 ///
 /// # Errors
 /// When it cannot be loaded or made, or is gone from a directory that has issued.
-pub fn open(data: &DataDir, now: Timestamp) -> Result<Founded, CaError> {
+pub fn open_as(data: &DataDir, settings: &CaSettings, now: Timestamp) -> Result<Founded, CaError> {
     let folder = data.file(FOLDER);
     if !folder.exists() {
         for trace in [audit::FILE_NAME, DATABASE] {
@@ -67,10 +84,11 @@ pub fn open(data: &DataDir, now: Timestamp) -> Result<Founded, CaError> {
                 });
             }
         }
-        files::make_whole(&folder, |new| make(new, now))?;
+        destroy_half_made(data, settings)?;
+        files::make_whole(&folder, |new| make(new, settings, now))?;
         tracing::info!(folder = %folder.display(), "made a root and an issuing CA");
     }
-    let founded = load(data.path())?;
+    let founded = load(data.path(), &settings.tokens)?;
     let bundle = data.file(TRUST_BUNDLE);
     let content = founded.trust_bundle();
     if data_dir::read_optional(&bundle)?.as_deref() != Some(content.as_bytes()) {
@@ -83,24 +101,40 @@ pub fn open(data: &DataDir, now: Timestamp) -> Result<Founded, CaError> {
 ///
 /// # Errors
 /// When a part is missing or does not fit the others.
-pub fn load(data: &Path) -> Result<Founded, CaError> {
-    let folder = data.join(FOLDER);
-    let root_folder = folder.join("root");
-    let issuing_folder = folder.join("issuing");
+fn load(data: &Path, tokens: &Tokens) -> Result<Founded, CaError> {
+    let (root, certificate) = certificates(data)?;
+    let issuing_folder = data.join(FOLDER).join(ISSUING);
+    let key: Box<dyn CaKey> = match files::noted_key(&issuing_folder)? {
+        Some(source) => source.open(tokens)?,
+        None => {
+            let (_, key) = files::load(&issuing_folder)?;
+            Box::new(SoftwareCaKey::from(key))
+        }
+    };
+    let issuing =
+        IssuingCa::new(certificate, key).ok_or_else(|| files::mismatch(&issuing_folder))?;
+    Ok(Founded {
+        root,
+        issuing: Arc::new(issuing),
+    })
+}
+
+/// The certificates of the root and of the issuing CA that a data directory begins with.
+///
+/// # Errors
+/// When one is missing or does not fit the other.
+pub fn certificates(data: &Path) -> Result<(CaCertificate, CaCertificate), CaError> {
+    let root_folder = data.join(FOLDER).join(ROOT);
+    let issuing_folder = data.join(FOLDER).join(ISSUING);
     let root = files::load_certificate(&root_folder)?;
-    let (certificate, key) = files::load(&issuing_folder)?;
+    let certificate = files::load_certificate(&issuing_folder)?;
     if recognise::recognise(certificate.der(), &root).is_none() {
         return Err(CaError::NotChained {
             issuing: issuing_folder,
             root: root_folder,
         });
     }
-    let issuing = IssuingCa::new(certificate, Box::new(SoftwareCaKey::from(key))).ok_or(
-        CaError::Missing {
-            path: issuing_folder,
-        },
-    )?;
-    Ok(Founded { root, issuing })
+    Ok((root, certificate))
 }
 
 /// The root that a data directory made for itself, and its key.
@@ -108,34 +142,56 @@ pub fn load(data: &Path) -> Result<Founded, CaError> {
 /// # Errors
 /// When it cannot be read, or they are not a pair.
 pub(super) fn own_root(data: &DataDir) -> Result<(CaCertificate, SoftwareKey), CaError> {
-    files::load(&data.file(FOLDER).join("root"))
+    files::load(&data.file(FOLDER).join(ROOT))
 }
 
 /// Where the first issuing CA's key is.
-pub(super) fn issuing_key(data: &DataDir) -> PathBuf {
-    files::key_path(&data.file(FOLDER).join("issuing"))
+pub(super) fn issuing_key(data: &Path) -> Result<KeySource, CaError> {
+    let folder = data.join(FOLDER).join(ISSUING);
+    Ok(
+        files::noted_key(&folder)?.unwrap_or_else(|| KeySource::File {
+            path: files::key_path(&folder),
+        }),
+    )
 }
 
-fn make(folder: &Path, now: Timestamp) -> Result<(), CaError> {
+/// A start that was cut off may have made a key in a token: it noted where before.
+fn destroy_half_made(data: &DataDir, settings: &CaSettings) -> Result<(), CaError> {
+    let half = files::unfinished(&data.file(FOLDER)).join(ISSUING);
+    // A note that is cut off itself comes from before the key.
+    if let Ok(Some(key)) = files::noted_key(&half) {
+        key.destroy(&settings.tokens)?;
+    }
+    Ok(())
+}
+
+fn make(folder: &Path, settings: &CaSettings, now: Timestamp) -> Result<(), CaError> {
     // Two installations must not have CAs of one name: clients look issuers up by it.
     let mark = hex::encode(random::<4>()?);
     let root_profile = Profile::Root {
         common_name: &format!("Touchstone root {mark}"),
     };
     let (root, root_key) = self_signed(&root_profile, KeyAlgorithm::P384, now)?;
-    let key = generate(KeyAlgorithm::P256)?;
+    files::store(&folder.join(ROOT), &root, &root_key)?;
+    let issuing = folder.join(ISSUING);
     let profile = Profile::IssuingCa {
         common_name: &format!("Touchstone issuing CA {mark}"),
     };
-    let der = sign(
-        &profile,
-        key.public_key(),
-        validity(now, BACKDATE, ISSUING_LIFETIME)?,
-        Some(&root),
-        &root_key,
-    )?;
-    files::store(&folder.join("root"), &root, &root_key)?;
-    files::store(&folder.join("issuing"), &read_back(&der)?, &key)
+    let certify = |key: &PublicKey| {
+        let validity = validity(now, BACKDATE, ISSUING_LIFETIME)?;
+        read_back(&sign(&profile, key, validity, Some(&root), &root_key)?)
+    };
+    if !matches!(settings.keys, KeyPlace::Pkcs11(_)) {
+        let key = generate(settings.algorithm)?;
+        return files::store(&issuing, &certify(key.public_key())?, &key);
+    }
+    let plan = settings.keys.plan(CaId::FIRST, &settings.tokens)?;
+    if let KeyPlan::Elsewhere(planned) = &plan {
+        files::note_key(&issuing, planned)?;
+    }
+    let source = plan.generate(settings.algorithm, &settings.tokens)?;
+    let key = source.open(&settings.tokens)?;
+    files::store_certificate(&issuing, &certify(key.public_key())?)
 }
 
 /// A self-signed CA.
@@ -199,7 +255,7 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], CaError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{fs, os::unix::fs::PermissionsExt};
+    use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
     fn now() -> Timestamp {
         "2026-03-01T12:00:00Z".parse().unwrap()

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use kube::{Api, Client, Config, api::PostParams, config::AuthInfo};
 use serde_json::json;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use touchstone_common::{
     certificate::{CertificateError, Prepared, Profile, SerialNumber, SignError, Validity},
     key::{KeyAlgorithm, SigningKey, SoftwareKey},
@@ -60,6 +60,12 @@ pub enum CanaryError {
     Credential(#[source] serde_json::Error),
 }
 
+impl From<CaKeyError> for CanaryError {
+    fn from(error: CaKeyError) -> Self {
+        Self::Sign(SignError::Key(error))
+    }
+}
+
 impl CanaryError {
     /// What to do about it.
     #[must_use]
@@ -73,6 +79,7 @@ impl CanaryError {
             Self::Api { .. } | Self::Other { .. } => {
                 "check that the API server runs and that nothing stands between it and the signer that ends TLS".into()
             }
+            Self::Sign(SignError::Key(error)) => error.remedy(),
             Self::Certificate(_)
             | Self::Credential(_)
             | Self::Key(_)
@@ -88,12 +95,13 @@ impl CanaryError {
 /// # Errors
 /// When it is not known there as [`USER`].
 pub async fn prove(
-    ca: &IssuingCa,
+    ca: &Arc<IssuingCa>,
     endpoint: &Config,
     longest: SignedDuration,
     now: Timestamp,
 ) -> Result<(), CanaryError> {
-    let (chain, key) = make(ca, longest.min(LIFETIME), now)?;
+    let lifetime = longest.min(LIFETIME);
+    let (chain, key) = ca.signing(move |ca| make(ca, lifetime, now)).await?;
     let credential = json!({
         "client-certificate-data": STANDARD.encode(chain),
         "client-key-data": STANDARD.encode(key.to_pkcs8_pem().map_err(CaError::KeyGeneration)?.as_bytes()),

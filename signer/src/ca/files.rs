@@ -1,6 +1,6 @@
 //! A CA's files: `certificate.pem` and `key.pem` in a folder of their own.
 
-use super::CaError;
+use super::{CaError, key::KeySource};
 use crate::data_dir::{self, DataDirError};
 use std::{
     fs::{self, DirBuilder, File},
@@ -15,13 +15,14 @@ use zeroize::Zeroizing;
 
 const CERTIFICATE: &str = "certificate.pem";
 const KEY: &str = "key.pem";
+/// Where the key is, if it is not in [`KEY`].
+const KEY_NOTE: &str = "key.json";
 
 /// Reads a CA from its folder. Both halves must be there, and fit.
 ///
 /// # Errors
 /// When one is missing, cannot be read, or is of another pair.
 pub fn load(folder: &Path) -> Result<(CaCertificate, SoftwareKey), CaError> {
-    let certificate_path = folder.join(CERTIFICATE);
     let key_path = folder.join(KEY);
     let certificate = load_certificate(folder)?;
     let pem = data_dir::read_optional(&key_path)?
@@ -34,12 +35,43 @@ pub fn load(folder: &Path) -> Result<(CaCertificate, SoftwareKey), CaError> {
         source,
     })?;
     if certificate.public_key() != key.public_key() {
-        return Err(CaError::Mismatch {
-            certificate: certificate_path,
-            key: key_path,
-        });
+        return Err(mismatch(folder));
     }
     Ok((certificate, key))
+}
+
+pub(super) fn mismatch(folder: &Path) -> CaError {
+    let note = folder.join(KEY_NOTE);
+    CaError::Mismatch {
+        certificate: folder.join(CERTIFICATE),
+        key: if note.exists() {
+            note
+        } else {
+            folder.join(KEY)
+        },
+    }
+}
+
+/// Where a folder's key is, where that is noted: not in the folder.
+pub(super) fn noted_key(folder: &Path) -> Result<Option<KeySource>, CaError> {
+    let path = folder.join(KEY_NOTE);
+    let note = data_dir::read_optional(&path)?;
+    note.map(|json| serde_json::from_slice(&json))
+        .transpose()
+        .map_err(|source| CaError::KeyNote { path, source })
+}
+
+/// Notes, in a new folder, where its key is about to be made, and waits for the disk.
+pub(super) fn note_key(folder: &Path, key: &KeySource) -> Result<(), CaError> {
+    make_folder(folder)?;
+    let path = folder.join(KEY_NOTE);
+    let json = serde_json::to_vec(key).map_err(|source| CaError::KeyNote {
+        path: path.clone(),
+        source,
+    })?;
+    write(path, &json)?;
+    sync_folder(folder)?;
+    folder.parent().map_or(Ok(()), sync_folder)
 }
 
 /// Where a folder's key is.
@@ -65,15 +97,19 @@ pub fn load_certificate(folder: &Path) -> Result<CaCertificate, CaError> {
 pub fn store(folder: &Path, certificate: &CaCertificate, key: &SoftwareKey) -> Result<(), CaError> {
     make_folder(folder)?;
     let pem = key.to_pkcs8_pem().map_err(CaError::KeyGeneration)?;
-    for (name, content) in [
-        (KEY, pem.as_bytes()),
-        (CERTIFICATE, certificate.to_pem().as_bytes()),
-    ] {
-        let path = folder.join(name);
-        data_dir::write_synced(&path, content)
-            .map_err(|source| DataDirError::Write { path, source })?;
-    }
+    write(folder.join(KEY), pem.as_bytes())?;
+    store_certificate(folder, certificate)
+}
+
+/// Writes the certificate of a folder whose key is there or noted, and waits for the disk.
+pub(super) fn store_certificate(folder: &Path, certificate: &CaCertificate) -> Result<(), CaError> {
+    write(folder.join(CERTIFICATE), certificate.to_pem().as_bytes())?;
     sync_folder(folder)
+}
+
+fn write(path: PathBuf, content: &[u8]) -> Result<(), CaError> {
+    data_dir::write_synced(&path, content)
+        .map_err(|source| CaError::DataDir(DataDirError::Write { path, source }))
 }
 
 /// Makes a folder that only its owner enters.
@@ -100,15 +136,20 @@ pub(super) fn sync_folder(folder: &Path) -> Result<(), CaError> {
         })
 }
 
+/// What a folder is called until it is whole.
+pub(super) fn unfinished(folder: &Path) -> PathBuf {
+    let mut name = folder.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    folder.with_file_name(name)
+}
+
 /// Fills a folder that is there whole or not at all: `fill` gets a folder of another name, which is renamed when it is
 /// on disk. What a crash left of an earlier try is thrown away; nothing depends on it yet.
 pub(super) fn make_whole(
     folder: &Path,
     fill: impl FnOnce(&Path) -> Result<(), CaError>,
 ) -> Result<(), CaError> {
-    let mut name = folder.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let new = folder.with_file_name(name);
+    let new = unfinished(folder);
     let at = |path: &Path, source| {
         CaError::DataDir(DataDirError::Write {
             path: path.to_owned(),

@@ -2,23 +2,54 @@
 //!
 //! [`KeySource`] says where a key is, and opens it. Behind [`CaKey`] no one sees where that was.
 
+mod pkcs11;
 mod place;
+mod secret_file;
 mod software;
 mod source;
 
+pub use pkcs11::{Code, TokenError, TokenObject, TokenSettings, Tokens};
 pub use place::{KeyPlace, KeyPlan};
+pub use secret_file::{SecretFile, SecretFileError};
 pub use software::SoftwareCaKey;
 pub use source::{KeySource, SecretPem};
 
-use std::{fmt, io, path::PathBuf};
+use std::{fmt, io, panic, path::PathBuf, time::Duration};
 use touchstone_common::key::{SigningKey, SoftwareKeyError};
 
 /// A key that a CA signs with.
 ///
-/// It is [`SigningKey`] and no more, so that `dyn CaKey` signs whatever a `SigningKey` does.
-pub trait CaKey: SigningKey<Error = CaKeyError> + fmt::Debug + Send + Sync {}
+/// It is [`SigningKey`] and no more that matters, so that `dyn CaKey` signs whatever a `SigningKey` does.
+pub trait CaKey: SigningKey<Error = CaKeyError> + fmt::Debug + Send + Sync {
+    /// Whether whoever signs waits for a device, perhaps across a network: not on a thread that others need.
+    fn is_of_a_device(&self) -> bool;
+}
 
-impl<K: SigningKey<Error = CaKeyError> + fmt::Debug + Send + Sync> CaKey for K {}
+/// How long a device may take. Whoever waits goes on then; the thread that asked it stays until it answers.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Does what may wait for a device, on a thread of its own: those of the executor serve everyone.
+pub(crate) async fn apart<T, E>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<CaKeyError> + Send + 'static,
+{
+    let silent = || TokenError::Silent {
+        seconds: PATIENCE.as_secs(),
+    };
+    let working = tokio::task::spawn_blocking(work);
+    match tokio::time::timeout(PATIENCE, working).await {
+        Ok(Ok(done)) => done,
+        Ok(Err(error)) => match error.try_into_panic() {
+            Ok(panic) => panic::resume_unwind(panic),
+            // The program ends.
+            Err(_) => Err(CaKeyError::from(silent()).into()),
+        },
+        Err(_) => Err(CaKeyError::from(silent()).into()),
+    }
+}
 
 /// Why a CA key cannot be opened or does not sign. Each message completes "failed to …".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,6 +90,9 @@ pub enum CaKeyError {
     /// The crypto library does not sign.
     #[error("sign with the CA key: {0}")]
     Sign(SoftwareKeyError),
+    /// A token.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// A file cannot be written or removed.
     #[error("write {}: {kind}", path.display())]
     Write {
@@ -74,6 +108,7 @@ impl CaKeyError {
     #[must_use]
     pub fn is_retriable(&self) -> bool {
         match self {
+            Self::Token(error) => error.is_retriable(),
             Self::Exposed { .. }
             | Self::Malformed { .. }
             | Self::Missing { .. }
@@ -95,6 +130,7 @@ impl CaKeyError {
             Self::Read { .. } => {
                 "check that the file is there and that the signer's user may read it".into()
             }
+            Self::Token(error) => error.remedy(),
             Self::Write { .. } => {
                 "check that there is space and that the signer's user may write there".into()
             }

@@ -182,7 +182,7 @@ impl Lifecycle {
     #[must_use]
     pub fn adopt(schedule: Schedule, root: Root, lifetime: Lifetime, now: Timestamp) -> Self {
         let mut new = Self::new(schedule, now);
-        let id = CaId(1);
+        let id = CaId::FIRST;
         let since = lifetime.not_before.min(now);
         new.next_id = 2;
         new.cas.push(Ca {

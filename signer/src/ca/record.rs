@@ -5,7 +5,7 @@
 //! record or by itself. What fails a check is refused and stays as it is; nothing is ever made anew in its place.
 
 use super::{
-    key::{CaKey, CaKeyError, KeySource},
+    key::{self, CaKey, CaKeyError, KeySource, Tokens},
     lifecycle::{CaId, Inconsistent, Lifecycle, State},
 };
 use jiff::Timestamp;
@@ -418,7 +418,7 @@ impl Record {
     ///
     /// # Errors
     /// When it has none any more, cannot be opened, or is not the one of its certificate.
-    pub fn open_key(&self, id: CaId) -> Result<Box<dyn CaKey>, RecordError> {
+    pub async fn open_key(&self, id: CaId, tokens: &Tokens) -> Result<Box<dyn CaKey>, RecordError> {
         let material = self
             .material
             .get(&id)
@@ -427,7 +427,10 @@ impl Record {
             .key
             .as_ref()
             .ok_or(RecordError::Missing(id, "key"))?;
-        let key = source.open().map_err(|error| RecordError::Key(id, error))?;
+        let (source, tokens) = (source.clone(), tokens.clone());
+        let key = key::apart(move || source.open(&tokens))
+            .await
+            .map_err(|error| RecordError::Key(id, error))?;
         let is_other = |certificate: &CaCertificate| certificate.public_key() != key.public_key();
         if material.certificate.as_ref().is_some_and(is_other) {
             return Err(RecordError::Mixed(id, "key"));

@@ -16,7 +16,7 @@ use super::{
     authority::{self, Authority},
     bootstrap::{self, Founded},
     canary::{self, CanaryError},
-    key::CaKeyError,
+    key::{self, CaKeyError, KeySource},
     lifecycle::{CaId, Due, Event, Proof, Refused, Step},
     record::{Binding, Blocked, Planned, Record, RecordError},
     settings::CaSettings,
@@ -204,7 +204,8 @@ impl Rotation {
         let store = Store::new(client.clone(), &parts.namespace, parts.binding.clone());
         let publisher = Publisher::new(client.clone(), &parts.namespace, &parts.signer_name);
         let read = found::open(&store, &publisher, &parts, clock.now()).await?;
-        let authority = Arc::new(Authority::of(&read.record, None)?);
+        let authority = Authority::of(&read.record, None, &parts.settings.tokens).await?;
+        let authority = Arc::new(authority);
         let teller = tell::Teller::new(client, &parts.namespace, audit, Arc::clone(&clock));
         let mut rotation = Self {
             parts,
@@ -298,7 +299,7 @@ impl Rotation {
         let record = &read.record;
         *failed = None;
         if !record.doomed().is_empty() {
-            match destroy(record) {
+            match self.destroy(record).await {
                 Ok(()) => {
                     let record = record.clone().with_nothing_doomed();
                     return Ok(Some(self.store.replace(read, &record).await?));
@@ -371,7 +372,8 @@ impl Rotation {
             .ca(id)
             .map(|ca| ca.longest_leaf().as_duration())
             .unwrap_or_default();
-        let ca = authority::issuing(record, id)?;
+        let ca = authority::issuing(record, id, &self.parts.settings.tokens).await?;
+        let ca = Arc::new(ca);
         let at = self.clock.now();
         for endpoint in &self.parts.endpoints {
             canary::prove(&ca, endpoint, longest, self.clock.now()).await?;
@@ -420,7 +422,8 @@ impl Rotation {
             }
         }
         // Who is to trust is told before who signs.
-        let authority = Authority::of(record, Some(&self.authority.borrow()))?;
+        let before = Arc::clone(&self.authority.borrow());
+        let authority = Authority::of(record, Some(&before), &self.parts.settings.tokens).await?;
         self.metrics.rotation(record, now);
         self.authority.send_replace(Arc::new(authority));
         if !is_new && !is_late {
@@ -455,6 +458,19 @@ impl Rotation {
         data_dir::write_atomic(&file, content.as_bytes())
     }
 
+    async fn destroy(&self, record: &Record) -> Result<(), CaKeyError> {
+        for key in record.doomed() {
+            self.destroy_key(key).await?;
+            tracing::info!(key = %key, "destroyed a key that is of no use any more");
+        }
+        Ok(())
+    }
+
+    async fn destroy_key(&self, key: &KeySource) -> Result<(), CaKeyError> {
+        let (key, tokens) = (key.clone(), self.parts.settings.tokens.clone());
+        key::apart(move || key.destroy(&tokens)).await
+    }
+
     fn blocked(&self, record: &Record, step: String, error: &RotationError) -> Blocked {
         let why = chain(error);
         let since = record
@@ -468,14 +484,6 @@ impl Rotation {
             remedy: error.remedy(),
         }
     }
-}
-
-fn destroy(record: &Record) -> Result<(), CaKeyError> {
-    for key in record.doomed() {
-        key.destroy()?;
-        tracing::info!(key = %key, "destroyed a key that is of no use any more");
-    }
-    Ok(())
 }
 
 /// For how long nothing is due that is not already.

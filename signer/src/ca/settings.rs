@@ -1,7 +1,7 @@
 //! The file of CA settings: who signs issuing CAs, when each step of a quarter is due, and where keys are made.
 
 use super::{
-    key::KeyPlace,
+    key::{KeyPlace, TokenSettings, Tokens},
     lifecycle::{Schedule, ScheduleError, Settings},
 };
 use serde::Deserialize;
@@ -21,6 +21,8 @@ pub struct CaSettings {
     pub schedule: Schedule,
     /// Where keys are made.
     pub keys: KeyPlace,
+    /// Tokens that keys are in, or were.
+    pub tokens: Tokens,
     /// Of what kind they are.
     pub algorithm: KeyAlgorithm,
     /// API servers at which a CA must prove itself; none stands for the one that the signer talks to.
@@ -68,6 +70,8 @@ struct Wire {
     #[serde(default)]
     keys: Option<KeyPlace>,
     #[serde(default)]
+    tokens: Vec<TokenSettings>,
+    #[serde(default)]
     algorithm: Algorithm,
     #[serde(default)]
     endpoints: Vec<String>,
@@ -100,6 +104,7 @@ impl CaSettings {
     pub fn usual(keys: KeyPlace) -> Self {
         Self {
             schedule: Schedule::default(),
+            tokens: Tokens::new(token_of(&keys).cloned().into_iter().collect()),
             keys,
             algorithm: KeyAlgorithm::P256,
             endpoints: Vec::new(),
@@ -130,14 +135,81 @@ impl CaSettings {
                 path: path.to_owned(),
                 source,
             })?;
+        let keys = wire.keys.unwrap_or(keys);
+        let tokens: Vec<TokenSettings> = token_of(&keys)
+            .cloned()
+            .into_iter()
+            .chain(wire.tokens)
+            .collect();
+        for token in &tokens {
+            token.check().map_err(malformed)?;
+        }
         Ok(Self {
             schedule,
-            keys: wire.keys.unwrap_or(keys),
+            keys,
+            tokens: Tokens::new(tokens),
             algorithm: match wire.algorithm {
                 Algorithm::P256 => KeyAlgorithm::P256,
                 Algorithm::P384 => KeyAlgorithm::P384,
             },
             endpoints: wire.endpoints,
         })
+    }
+}
+
+fn token_of(keys: &KeyPlace) -> Option<&TokenSettings> {
+    match keys {
+        KeyPlace::Pkcs11(token) => Some(token),
+        KeyPlace::Secret | KeyPlace::File { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "apiVersion: touchstone.dev/v1\nkind: CaSettings\n";
+    const TOKEN: &str = "{ module: /hsm.so, token: hsm, pin: { file: /pin } }";
+
+    fn load(text: &str) -> Result<CaSettings, CaSettingsError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.yaml");
+        fs::write(&path, format!("{HEAD}{text}")).unwrap();
+        CaSettings::load(&path, KeyPlace::Secret)
+    }
+
+    #[test]
+    fn keys_are_made_where_the_file_says() {
+        assert_eq!(load("").unwrap().keys, KeyPlace::Secret);
+        assert_eq!(load("keys: secret\n").unwrap().keys, KeyPlace::Secret);
+        let file = load("keys: { file: { folder: /keys } }\n").unwrap().keys;
+        assert!(matches!(file, KeyPlace::File { .. }));
+        let settings = load(&format!(
+            "keys: {{ pkcs11: {TOKEN} }}\ntokens: [ {TOKEN} ]\n"
+        ));
+        assert!(matches!(settings.unwrap().keys, KeyPlace::Pkcs11(_)));
+    }
+
+    #[test]
+    fn what_is_misspelt_or_leads_to_another_module_is_refused() {
+        for keys in [
+            "vault".to_owned(),
+            "{ pkcs11: { module: /hsm.so, token: hsm } }".into(),
+            format!(
+                "{{ pkcs11: {} }}",
+                TOKEN.replace("/pin", "/pin, value: 1234")
+            ),
+            format!("{{ pkcs11: {} }}", TOKEN.replace("{ file: /pin }", "1234")),
+            format!(
+                "{{ pkcs11: {} }}",
+                TOKEN.replace("token: hsm", "token: hsm, slot: 0")
+            ),
+            format!("{{ pkcs11: {} }}", TOKEN.replace("/hsm.so", "hsm.so")),
+            format!("{{ pkcs11: {} }}", TOKEN.replace("token: hsm", "token: ''")),
+        ] {
+            let error = load(&format!("keys: {keys}\n")).unwrap_err();
+            assert!(matches!(error, CaSettingsError::Malformed { .. }), "{keys}");
+        }
+        load(&format!("tokens: [ {} ]\n", TOKEN.replace("/hsm", "hsm"))).unwrap_err();
     }
 }

@@ -10,7 +10,7 @@ mod status;
 
 use super::{Output, print};
 use crate::{
-    ca::{bootstrap, lifecycle::CaId},
+    ca::{bootstrap, key::KeyPlace, lifecycle::CaId},
     clock::{Clock, SystemClock},
     data_dir::DataDir,
     error::Error,
@@ -27,6 +27,9 @@ pub enum Ca {
         /// Where it is kept
         #[arg(long, value_name = "DIR")]
         data: PathBuf,
+        /// The settings of the CA, YAML: where the issuing CA's key is made, and of what kind
+        #[arg(long, value_name = "FILE")]
+        ca_settings: Option<PathBuf>,
     },
     /// Show every CA, the quarter as a picture, and what is due
     Status {
@@ -109,9 +112,10 @@ impl Ca {
     pub(super) async fn run(self) -> Result<(), Error> {
         let now = SystemClock.now();
         match self {
-            Self::Init { data } => {
+            Self::Init { data, ca_settings } => {
+                let settings = super::ca_settings(ca_settings.as_deref(), &data, KeyPlace::Secret)?;
                 let data = DataDir::open(&data)?;
-                bootstrap::open(&data, now)?;
+                bootstrap::open_as(&data, &settings, now)?;
                 print(&format!(
                     "{}\n",
                     data.file(bootstrap::TRUST_BUNDLE).display()

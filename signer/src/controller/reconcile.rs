@@ -185,7 +185,7 @@ impl Context {
                 return Ok(Outcome::Reread);
             }
         }
-        let issued = match prepared.sign(issuing) {
+        let issued = match issuing.signing(move |ca| prepared.sign(ca)).await {
             Ok(issued) => issued,
             Err(error) if error.is_retriable() => {
                 tracing::warn!(request = subject.name, error = %chain(&error), "the CA's key does not sign now; trying again");

@@ -1,5 +1,6 @@
 //! An embedded API behind TLS, a clock that is moved by hand, and a signer whose writes are counted, refused or its last.
 
+use crate::softhsm::{self, Token};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     ByteString,
@@ -17,6 +18,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::PathBuf,
+    process::Command,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -39,7 +41,7 @@ use touchstone_signer::{
     ca::{
         authority::Authority,
         bootstrap, endpoint,
-        key::KeyPlace,
+        key::{KeyPlace, SecretFile, TokenSettings},
         lifecycle::{Length, Root, Schedule, Settings},
         record::{Binding, Record},
         rotation::{self, Parts, Rotation, RotationError, Trust},
@@ -136,6 +138,7 @@ pub(crate) struct World {
     endpoint: Config,
     is_away: Arc<AtomicBool>,
     is_frozen: Arc<AtomicBool>,
+    keys: KeyPlace,
     leaves: Vec<Leaf>,
     metrics: Arc<Metrics>,
     root: Root,
@@ -153,7 +156,13 @@ impl Drop for World {
 }
 
 impl World {
+    /// With keys in files.
     pub(crate) async fn new(root: Root) -> Self {
+        Self::with_keys(root, None).await
+    }
+
+    /// With keys in a token, or in files.
+    pub(crate) async fn with_keys(root: Root, token: Option<&Token>) -> Self {
         // Another one in the same process chose the same.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let temp = tempfile::tempdir().unwrap();
@@ -186,6 +195,12 @@ impl World {
             let _ = serving.serve(listener, tls, CancellationToken::new()).await;
         });
         let audit = temp.path().join(FILE_NAME);
+        let keys = match token {
+            Some(token) => in_token(token),
+            None => KeyPlace::File {
+                folder: data.file("keys"),
+            },
+        };
         Self {
             api,
             audit: AuditLog::open(&audit, clock.now()).unwrap(),
@@ -194,6 +209,7 @@ impl World {
             endpoint,
             is_away: Arc::default(),
             is_frozen: Arc::default(),
+            keys,
             leaves: Vec::new(),
             metrics: Arc::default(),
             root,
@@ -240,9 +256,7 @@ impl World {
         });
         let settings = CaSettings {
             schedule: schedule.unwrap(),
-            ..CaSettings::usual(KeyPlace::File {
-                folder: self.data.file("keys"),
-            })
+            ..CaSettings::usual(self.keys.clone())
         };
         let parts = Parts {
             founded: rotation::found(&self.data, &settings, self.clock.now()).unwrap(),
@@ -401,6 +415,20 @@ impl World {
         assert_eq!(user, "alice");
     }
 
+    /// Whether openssl believes the newest leaf, with no more than the trust bundle of the moment.
+    pub(crate) fn openssl_verifies_the_newest_leaf(&self) {
+        let folder = self.data.path();
+        let (leaf, bundle) = (
+            folder.join("leaf.pem"),
+            folder.join(bootstrap::TRUST_BUNDLE),
+        );
+        fs::write(&leaf, &self.leaves.last().unwrap().pem).unwrap();
+        let at = self.clock.now().as_second().to_string();
+        let mut openssl = Command::new("openssl");
+        openssl.args(["verify", "-x509_strict", "-attime", &at, "-CAfile"]);
+        softhsm::run(openssl.arg(bundle).arg("-untrusted").arg(&leaf).arg(&leaf));
+    }
+
     pub(crate) fn advance(&self, seconds: i64) {
         let mut now = self.clock.0.lock().unwrap();
         *now = now.checked_add(SignedDuration::from_secs(seconds)).unwrap();
@@ -438,6 +466,12 @@ impl World {
 
     pub(crate) fn cut_off(&self, is_away: bool) {
         self.is_away.store(is_away, Ordering::SeqCst);
+    }
+
+    /// Keys are made in this token from now on.
+    pub(crate) async fn move_keys_to(&mut self, token: &Token) {
+        self.keys = in_token(token);
+        self.start(Cut::Never).await;
     }
 
     pub(crate) async fn set_root(&mut self, root: Root) {
@@ -546,6 +580,17 @@ impl World {
         let adopted = self.data.file("ca/issuing/key.pem").exists();
         made + usize::from(adopted)
     }
+}
+
+fn in_token(token: &Token) -> KeyPlace {
+    KeyPlace::Pkcs11(TokenSettings {
+        module: softhsm::MODULE.into(),
+        token: token.label().into(),
+        serial: None,
+        pin: SecretFile {
+            file: token.pin_file().into(),
+        },
+    })
 }
 
 fn binding() -> Binding {

@@ -1,6 +1,6 @@
 //! Where new CA keys are made.
 
-use super::{CaKeyError, KeySource, SecretPem};
+use super::{CaKeyError, KeySource, SecretPem, TokenSettings, Tokens};
 use crate::{
     ca::{bootstrap, lifecycle::CaId},
     data_dir,
@@ -25,6 +25,8 @@ pub enum KeyPlace {
         /// The folder; made when missing, for its owner alone.
         folder: PathBuf,
     },
+    /// In a token, which they never leave.
+    Pkcs11(TokenSettings),
 }
 
 /// A key that is about to be made.
@@ -41,8 +43,8 @@ impl KeyPlace {
     /// into each other's way.
     ///
     /// # Errors
-    /// When the system gives no random bytes.
-    pub fn plan(&self, id: CaId) -> Result<KeyPlan, CaKeyError> {
+    /// When the system gives no random bytes, or the token is not there.
+    pub fn plan(&self, id: CaId, tokens: &Tokens) -> Result<KeyPlan, CaKeyError> {
         match self {
             Self::Secret => Ok(KeyPlan::Inline),
             Self::File { folder } => {
@@ -50,16 +52,25 @@ impl KeyPlace {
                 let path = folder.join(format!("{id}-{}.pem", hex::encode(mark)));
                 Ok(KeyPlan::Elsewhere(KeySource::File { path }))
             }
+            Self::Pkcs11(token) => {
+                let mark = bootstrap::random().map_err(|_| CaKeyError::Random)?;
+                let object = tokens.plan(token, id, mark)?;
+                Ok(KeyPlan::Elsewhere(KeySource::Pkcs11(object)))
+            }
         }
     }
 }
 
 impl KeyPlan {
-    /// Makes the key. It is on disk before this returns, unless it is to stand in the record.
+    /// Makes the key. It is on disk or in its token before this returns, unless it is to stand in the record.
     ///
     /// # Errors
     /// When it cannot be made or written.
-    pub fn generate(&self, algorithm: KeyAlgorithm) -> Result<KeySource, CaKeyError> {
+    pub fn generate(
+        &self,
+        algorithm: KeyAlgorithm,
+        tokens: &Tokens,
+    ) -> Result<KeySource, CaKeyError> {
         let key = || SoftwareKey::generate(algorithm).map_err(CaKeyError::Sign);
         let pem = |key| SecretPem::of(&key).map_err(CaKeyError::Sign);
         match self {
@@ -68,6 +79,10 @@ impl KeyPlan {
             }
             Self::Elsewhere(source @ KeySource::File { path }) => {
                 write(path, pem(key()?)?.as_bytes())?;
+                Ok(source.clone())
+            }
+            Self::Elsewhere(source @ KeySource::Pkcs11(object)) => {
+                tokens.generate(object, algorithm)?;
                 Ok(source.clone())
             }
         }
@@ -129,19 +144,19 @@ mod tests {
             folder: temp.path().join("keys"),
         };
         let source = place
-            .plan(id())
+            .plan(id(), &Tokens::default())
             .unwrap()
-            .generate(KeyAlgorithm::P256)
+            .generate(KeyAlgorithm::P256, &Tokens::default())
             .unwrap();
         let KeySource::File { path } = &source else {
             panic!("{source}")
         };
         let mode = fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o600);
-        source.open().unwrap();
-        source.destroy().unwrap();
+        source.open(&Tokens::default()).unwrap();
+        source.destroy(&Tokens::default()).unwrap();
         assert!(!path.exists());
-        source.destroy().unwrap();
+        source.destroy(&Tokens::default()).unwrap();
     }
 
     #[test]
@@ -152,20 +167,20 @@ mod tests {
         };
         let make = || {
             place
-                .plan(id())
+                .plan(id(), &Tokens::default())
                 .unwrap()
-                .generate(KeyAlgorithm::P384)
+                .generate(KeyAlgorithm::P384, &Tokens::default())
                 .unwrap()
         };
         let (one, other) = (make(), make());
-        one.destroy().unwrap();
-        other.open().unwrap();
+        one.destroy(&Tokens::default()).unwrap();
+        other.open(&Tokens::default()).unwrap();
     }
 
     #[test]
     fn a_key_that_stands_in_the_record_leaves_no_file() {
-        let plan = KeyPlace::Secret.plan(id()).unwrap();
-        let source = plan.generate(KeyAlgorithm::P256);
+        let plan = KeyPlace::Secret.plan(id(), &Tokens::default()).unwrap();
+        let source = plan.generate(KeyAlgorithm::P256, &Tokens::default());
         assert!(matches!(source, Ok(KeySource::Inline { .. })));
     }
 }

@@ -1,6 +1,6 @@
 //! A CA key in this process's memory.
 
-use super::CaKeyError;
+use super::{CaKey, CaKeyError};
 use touchstone_common::key::{PublicKey, SigningKey, SoftwareKey};
 
 /// A key in memory, without the ways out that [`SoftwareKey`] has.
@@ -22,5 +22,11 @@ impl SigningKey for SoftwareCaKey {
 
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, CaKeyError> {
         self.0.sign(message).map_err(CaKeyError::Sign)
+    }
+}
+
+impl CaKey for SoftwareCaKey {
+    fn is_of_a_device(&self) -> bool {
+        false
     }
 }

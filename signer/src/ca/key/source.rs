@@ -1,6 +1,6 @@
 //! Where a CA key is, as the CA's record keeps it.
 
-use super::{CaKey, CaKeyError, SoftwareCaKey, place};
+use super::{CaKey, CaKeyError, SoftwareCaKey, TokenObject, Tokens, place};
 use serde::{Deserialize, Serialize};
 use std::{
     fmt,
@@ -29,6 +29,8 @@ pub enum KeySource {
         /// The key.
         pem: SecretPem,
     },
+    /// In a token, which it never leaves.
+    Pkcs11(TokenObject),
 }
 
 /// A private key, PKCS#8 in PEM; wiped when it is dropped, and never printed.
@@ -61,31 +63,34 @@ impl fmt::Display for KeySource {
         match self {
             Self::File { path } => write!(f, "in the file {}", path.display()),
             Self::Inline { .. } => f.write_str("in the CA's record"),
+            Self::Pkcs11(object) => object.fmt(f),
         }
     }
 }
 
 impl KeySource {
-    /// Opens the key, to sign with it.
+    /// Opens the key, to sign with it. It may wait for a device.
     ///
     /// # Errors
     /// When it is not there, cannot be read, or others can read it too.
-    pub fn open(&self) -> Result<Box<dyn CaKey>, CaKeyError> {
+    pub fn open(&self, tokens: &Tokens) -> Result<Box<dyn CaKey>, CaKeyError> {
         let pem = match self {
             Self::File { path } => private_file(path)?,
             Self::Inline { pem } => return self.parse(pem.0.as_bytes()),
+            Self::Pkcs11(object) => return tokens.open(object),
         };
         self.parse(&pem)
     }
 
-    /// Destroys the key. What stands in the record goes with the record.
+    /// Destroys the key. What stands in the record goes with the record. It may wait for a device.
     ///
     /// # Errors
     /// When it may still be there.
-    pub fn destroy(&self) -> Result<(), CaKeyError> {
+    pub fn destroy(&self, tokens: &Tokens) -> Result<(), CaKeyError> {
         match self {
             Self::File { path } => place::shred(path),
             Self::Inline { .. } => Ok(()),
+            Self::Pkcs11(object) => Ok(tokens.destroy(object)?),
         }
     }
 
@@ -150,7 +155,7 @@ mod tests {
         let key = SoftwareKey::generate(KeyAlgorithm::P256).unwrap();
         let (_folder, file) = file_of(&key, 0o600);
         for source in [inline(&key), file] {
-            let opened = source.open().unwrap();
+            let opened = source.open(&Tokens::default()).unwrap();
             assert_eq!(opened.public_key(), key.public_key());
             let signature = opened.sign(b"message").unwrap();
             key.public_key()
@@ -168,7 +173,7 @@ mod tests {
         let key = SoftwareKey::generate(KeyAlgorithm::P256).unwrap();
         for mode in [0o644, 0o640, 0o604, 0o620, 0o602, 0o610] {
             let (_folder, source) = file_of(&key, mode);
-            let error = source.open().unwrap_err();
+            let error = source.open(&Tokens::default()).unwrap_err();
             assert!(
                 matches!(error, CaKeyError::Exposed { mode: found, .. } if found == mode),
                 "{error}"
@@ -210,7 +215,7 @@ mod tests {
         let cut = KeySource::Inline {
             pem: SecretPem(Zeroizing::new(pem.split_at(pem.len() / 2).0.to_owned())),
         };
-        let error = cut.open().unwrap_err();
+        let error = cut.open(&Tokens::default()).unwrap_err();
         assert!(matches!(error, CaKeyError::Malformed { .. }));
         assert!(!error.to_string().contains("MIG"), "{error}");
     }

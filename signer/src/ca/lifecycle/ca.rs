@@ -241,6 +241,9 @@ impl fmt::Display for State {
 }
 
 impl CaId {
+    /// The first of a record.
+    pub const FIRST: Self = Self(1);
+
     /// The number alone.
     #[must_use]
     pub const fn number(self) -> u32 {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::ca::{
     bootstrap,
-    key::SecretPem,
+    key::{SecretPem, Tokens},
     lifecycle::{Lifetime, Root, Schedule},
 };
 use jiff::Timestamp;
@@ -58,14 +58,15 @@ fn read(json: &[u8]) -> Result<Record, RecordError> {
     Record::from_json(json, Some(&binding()))
 }
 
-#[test]
-fn what_was_written_is_read_and_its_key_signs() {
+#[tokio::test]
+async fn what_was_written_is_read_and_its_key_signs() {
     let written = record();
     let again = read(&written.to_json().unwrap()).unwrap();
     assert_eq!(again.lifecycle(), written.lifecycle());
     assert_eq!(again.trust_bundle(), written.trust_bundle());
     let id = again.lifecycle().active().unwrap().id();
-    again.open_key(id).unwrap().sign(b"message").unwrap();
+    let key = again.open_key(id, &Tokens::default()).await.unwrap();
+    key.sign(b"message").unwrap();
 }
 
 #[test]
@@ -106,14 +107,14 @@ fn another_clusters_record_is_refused() {
     }
 }
 
-#[test]
-fn a_key_of_another_ca_is_never_signed_with() {
+#[tokio::test]
+async fn a_key_of_another_ca_is_never_signed_with() {
     let (certificate, _) = issuing("a");
     let (_, other) = issuing("b");
     let mixed = root_less(&other, certificate).unwrap();
     let id = mixed.lifecycle().active().unwrap().id();
     assert!(matches!(
-        mixed.open_key(id),
+        mixed.open_key(id, &Tokens::default()).await,
         Err(RecordError::Mixed(_, "key"))
     ));
 }

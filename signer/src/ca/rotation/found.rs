@@ -5,7 +5,6 @@ use crate::{
     bundle::publish::Publisher,
     ca::{
         bootstrap::{self, Founded},
-        key::KeySource,
         lifecycle::{Lifecycle, Lifetime, Root},
         record::{Material, Record, RecordError},
         settings::CaSettings,
@@ -31,7 +30,7 @@ pub fn found(
 ) -> Result<Option<Founded>, RotationError> {
     let is_known = data_dir::read_optional(&data.file(TRACE))?.is_some();
     match settings.schedule.settings().root {
-        Root::Own if !is_known => Ok(Some(bootstrap::open(data, now)?)),
+        Root::Own if !is_known => Ok(Some(bootstrap::open_as(data, settings, now)?)),
         Root::Own | Root::Ceremony | Root::None => Ok(None),
     }
 }
@@ -90,9 +89,7 @@ fn first(parts: &Parts, now: Timestamp) -> Result<Record, RotationError> {
     let lifecycle = Lifecycle::adopt(schedule, Root::Own, lifetime, now);
     let material = Material {
         certificate: Some(certificate),
-        key: Some(KeySource::File {
-            path: bootstrap::issuing_key(&parts.data),
-        }),
+        key: Some(bootstrap::issuing_key(parts.data.path())?),
         request: None,
     };
     let ids = lifecycle.cas().iter().map(|ca| (ca.id(), material.clone()));

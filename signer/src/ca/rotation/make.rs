@@ -1,14 +1,19 @@
 //! A new issuing CA: its key, and its certificate or the request for one.
 
 use super::{Event, Read, Rotation, RotationError};
-use crate::ca::{
-    CaError,
-    bootstrap::{self, BACKDATE},
-    key::{CaKey, KeyPlan, SoftwareCaKey},
-    lifecycle::{Lifetime, Root},
-    record::{Material, Planned},
+use crate::{
+    ca::{
+        CaError,
+        bootstrap::{self, BACKDATE},
+        key::{self, CaKey, KeyPlan, SoftwareCaKey},
+        lifecycle::{Lifetime, Root, Schedule},
+        record::{Material, Planned},
+        settings::CaSettings,
+    },
+    data_dir::DataDir,
 };
 use jiff::Timestamp;
+use std::sync::Arc;
 use touchstone_common::{
     ceremony::IssuingRequest,
     certificate::{CaCertificate, CertificateError, Prepared, Profile, SerialNumber, Validity},
@@ -31,7 +36,8 @@ impl Rotation {
         }
         let settings = &self.parts.settings;
         let id = read.record.lifecycle().next_id();
-        let plan = settings.keys.plan(id)?;
+        let (keys, tokens) = (settings.keys.clone(), settings.tokens.clone());
+        let plan = key::apart(move || keys.plan(id, &tokens)).await?;
         let planned = match &plan {
             KeyPlan::Inline => None,
             KeyPlan::Elsewhere(key) => {
@@ -44,9 +50,20 @@ impl Rotation {
             }
         };
         let read = planned.as_ref().unwrap_or(read);
-        let source = plan.generate(settings.algorithm)?;
-        let mut material = self.material(&*source.open()?, now)?;
-        material.key = Some(source.clone());
+        let (settings, data) = (settings.clone(), Arc::clone(&self.parts.data));
+        let made = key::apart(move || make(&plan, &settings, &data, now)).await;
+        let material = match made {
+            Ok(material) => material,
+            Err(error) => {
+                // Whatever was made is destroyed, and the next try need not wait until this one is taken for dead.
+                if read.record.planned().is_some() {
+                    let record = read.record.clone().without_plan();
+                    self.store.replace(read, &record).await?;
+                }
+                return Err(error);
+            }
+        };
+        let key = material.key.clone();
         let lifetime = material.certificate.as_ref().map(|certificate| {
             let validity = certificate.validity();
             Lifetime {
@@ -60,36 +77,59 @@ impl Rotation {
         match self.replace(read, &record).await {
             Err(error) if error.is_conflict() => {
                 // Another signer gave up on this one.
-                source.destroy()?;
+                if let Some(key) = &key {
+                    self.destroy_key(key).await?;
+                }
                 Err(error)
             }
             written => written.map(Some),
         }
     }
+}
 
-    fn material(&self, key: &dyn CaKey, now: Timestamp) -> Result<Material, RotationError> {
-        let settings = self.parts.settings.schedule.settings();
-        // Two CAs must not have one name: clients look issuers up by it.
-        let mark = hex::encode(bootstrap::random::<4>()?);
-        let name = format!("Touchstone issuing CA {mark}");
-        let lifetime = settings.lifetime.as_duration();
-        let validity = || bootstrap::validity(now, BACKDATE, lifetime);
-        match settings.root {
-            Root::Ceremony => {
-                let name = AuthorityName::parse(&name)
-                    .map_err(|error| CaError::Make(CertificateError::Name(error)))?;
-                let der = IssuingRequest::sign(&name, key)?;
-                Ok(Material {
-                    request: Some(csr::to_pem(&der)),
-                    ..Material::default()
-                })
-            }
-            Root::None => certified(&name, key.public_key(), validity()?, None, key),
-            Root::Own => {
-                let (root, root_key) = bootstrap::own_root(&self.parts.data)?;
-                let root_key = SoftwareCaKey::from(root_key);
-                certified(&name, key.public_key(), validity()?, Some(&root), &root_key)
-            }
+/// A planned key, made, and what it signs first.
+fn make(
+    plan: &KeyPlan,
+    settings: &CaSettings,
+    data: &DataDir,
+    now: Timestamp,
+) -> Result<Material, RotationError> {
+    let source = plan.generate(settings.algorithm, &settings.tokens)?;
+    let key = source.open(&settings.tokens)?;
+    let material = material(&settings.schedule, data, &*key, now)?;
+    Ok(Material {
+        key: Some(source),
+        ..material
+    })
+}
+
+fn material(
+    schedule: &Schedule,
+    data: &DataDir,
+    key: &dyn CaKey,
+    now: Timestamp,
+) -> Result<Material, RotationError> {
+    let settings = schedule.settings();
+    // Two CAs must not have one name: clients look issuers up by it.
+    let mark = hex::encode(bootstrap::random::<4>()?);
+    let name = format!("Touchstone issuing CA {mark}");
+    let lifetime = settings.lifetime.as_duration();
+    let validity = || bootstrap::validity(now, BACKDATE, lifetime);
+    match settings.root {
+        Root::Ceremony => {
+            let name = AuthorityName::parse(&name)
+                .map_err(|error| CaError::Make(CertificateError::Name(error)))?;
+            let der = IssuingRequest::sign(&name, key)?;
+            Ok(Material {
+                request: Some(csr::to_pem(&der)),
+                ..Material::default()
+            })
+        }
+        Root::None => certified(&name, key.public_key(), validity()?, None, key),
+        Root::Own => {
+            let (root, root_key) = bootstrap::own_root(data)?;
+            let root_key = SoftwareCaKey::from(root_key);
+            certified(&name, key.public_key(), validity()?, Some(&root), &root_key)
         }
     }
 }

@@ -3,8 +3,7 @@
 use super::{picture, place::Place};
 use crate::{
     ca::{
-        bootstrap::{self, Founded},
-        days_left, fingerprint,
+        bootstrap, days_left, fingerprint,
         lifecycle::{Ca, Due, Lifecycle, State, Step, Why},
         record::Record,
     },
@@ -39,27 +38,24 @@ pub(super) async fn run(place: &Place, output: Output, now: Timestamp) -> Result
 
 /// A CA that `ca init` made and no signer uses yet.
 fn founded(data: &Path, output: Output, now: Timestamp) -> Result<(), Error> {
-    let founded = bootstrap::load(data)?;
+    let (root, issuing) = bootstrap::certificates(data)?;
     let bundle = data.join(bootstrap::TRUST_BUNDLE);
     match output {
         Output::Json => print_json(&json!({
-            "root": certificate_json(founded.root(), now),
-            "issuing": certificate_json(founded.issuing().certificate(), now),
+            "root": certificate_json(&root, now),
+            "issuing": certificate_json(&issuing, now),
             "trustBundle": bundle,
         })),
-        Output::Table => print(&founded_text(&founded, now)),
+        Output::Table => print(&founded_text(&root, &issuing, now)),
     }
 }
 
-fn founded_text(founded: &Founded, now: Timestamp) -> String {
+fn founded_text(root: &CaCertificate, issuing: &CaCertificate, now: Timestamp) -> String {
     let mut text = format!(
         "{:<9}{:<22}{:<11}{}\n",
         "CA", "EXPIRES", "DAYS LEFT", "FINGERPRINT"
     );
-    for (name, certificate) in [
-        ("root", founded.root()),
-        ("issuing", founded.issuing().certificate()),
-    ] {
+    for (name, certificate) in [("root", root), ("issuing", issuing)] {
         text.push_str(&format!(
             "{name:<9}{:<22}{:<11}{}\n",
             certificate.validity().not_after.to_string(),
