@@ -422,7 +422,7 @@ impl Error {
             Self::Store(error) => error.remedy(),
             Self::Rotation(error) => error.remedy(),
             Self::GrantsMissing => {
-                "install it: kubectl apply -f deploy/crd.yaml, or: touchstone-signer crd | kubectl apply -f -".into()
+                "install it: kubectl apply -f deploy/base/crd.yaml, or: touchstone-signer crd | kubectl apply -f -".into()
             }
             Self::IssuingLoad { .. } | Self::IssuingRead { .. } => {
                 "name the issuing CA's certificate, PEM, with --ca; it stands in the data directory under ca/".into()
@@ -499,7 +499,7 @@ fn api_remedy(error: &kube::Error) -> String {
             "the API server does not know these credentials: choose others with --kubeconfig or --context".into()
         }
         kube::Error::Api(status) if status.code == 403 => {
-            "give the signer's account the rights of deploy/rbac.yaml: kubectl apply -f deploy/rbac.yaml".into()
+            "give the signer's account the rights of deploy/base/rbac.yaml (docs/operations.md)".into()
         }
         _ => "check that the API server runs and can be reached from here, then start again".into(),
     }

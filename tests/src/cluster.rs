@@ -118,6 +118,12 @@ impl Cluster {
         }
     }
 
+    /// What kube-apiserver recorded of each call, JSON Lines; nothing where the API is embedded.
+    #[must_use]
+    pub fn api_audit_log(&self) -> Option<PathBuf> {
+        self.control_plane.as_ref().map(|it| it.audit_log())
+    }
+
     /// A folder that goes when the cluster does.
     #[must_use]
     pub fn dir(&self) -> &Path {

@@ -380,7 +380,7 @@ fn nobody_approves_for_themselves_and_who_may_not_approve_is_told() {
     );
 }
 
-/// On a cluster, RBAC lets approvers patch requests; the admission policy of deploy/approvers.yaml says what.
+/// On a cluster, RBAC lets approvers patch requests; the admission policy of deploy/base/admission/statements.yaml says what.
 #[test]
 fn an_approver_writes_statements_to_a_request_and_nothing_else() {
     let setting = Setting::new();

@@ -1,4 +1,4 @@
-//! `crd`: the CustomResourceDefinition of Grants. deploy/crd.yaml is its output.
+//! `crd`: the CustomResourceDefinition of Grants. deploy/base/crd.yaml is its output.
 
 use crate::grant::Grant;
 use kube::CustomResourceExt;
@@ -17,11 +17,11 @@ mod tests {
 
     #[test]
     fn the_checked_in_definition_is_the_one_of_the_code() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/crd.yaml");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/base/crd.yaml");
         let checked_in = std::fs::read_to_string(path).unwrap_or_default();
         assert!(
             checked_in == yaml(),
-            "run: cargo run -p touchstone-signer -- crd > deploy/crd.yaml"
+            "run: cargo run -p touchstone-signer -- crd > deploy/base/crd.yaml"
         );
     }
 }

@@ -3,7 +3,7 @@
 use crate::world::{self, Engineer, GROUP, World};
 use touchstone_signer::grant::name_of;
 
-const ALERTS: &str = include_str!("../../../deploy/alerts.yaml");
+const ALERTS: &str = include_str!("../../../deploy/components/prometheus/alerts.yaml");
 const CA_PAGE: &str = include_str!("../../../docs/ca.md");
 
 async fn counted(world: &World, line: &str) {

@@ -2,38 +2,55 @@
 
 use super::{CA_SETTINGS, Cluster, Files, START_LIMIT, Setup, kubectl, signer_program};
 use crate::child::Running;
+use serde_json::{Value, json};
 use std::{
     fs,
     net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
+    thread,
+    time::{Duration, Instant},
 };
 use tempfile::TempDir;
 
 /// Who may talk to the control plane before they have a certificate: name and groups, as its token file lists them.
 const PEOPLE: &[(&str, &str)] = &[
-    ("admin", "system:masters"),
-    ("touchstone-signer", "signers"),
-    ("alice@example.com", "engineers"),
-    ("bob@example.com", "engineers,touchstone-approvers"),
-    ("mallory@example.com", "engineers"),
+    // The suites play the operator and the approver of bare approvals as this one.
+    (
+        "admin",
+        "system:masters,touchstone-operators,touchstone-kubernetes-approvers",
+    ),
+    // Whom RBAC refuses nothing, and who is nobody to Touchstone.
+    (OUTSIDER, "system:masters"),
+    ("alice@example.com", "touchstone-engineers"),
+    (
+        "bob@example.com",
+        "touchstone-engineers,touchstone-approvers",
+    ),
+    ("mallory@example.com", "touchstone-engineers"),
     ("touchstone-bundle-sync", "nodes"),
 ];
 
-/// What a suite's engineers may do with their own credentials.
-const RBAC: &str = r#"
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRole
-metadata: { name: touchstone-requesters }
+/// An administrator of the cluster who is no operator of Touchstone.
+const OUTSIDER: &str = "root@example.com";
+
+/// The signer's account, as `deploy/` has it.
+const NAMESPACE: &str = "touchstone";
+const SIGNER: &str = "touchstone-signer";
+
+/// Where kube-apiserver records each call.
+const AUDIT_LOG: &str = "audit.log";
+
+/// Who did what, without the bodies.
+const AUDIT_POLICY: &str = "
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
 rules:
-  - { apiGroups: [certificates.k8s.io], resources: [certificatesigningrequests], verbs: [create, get, list, watch] }
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRoleBinding
-metadata: { name: touchstone-requesters }
-roleRef: { apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: touchstone-requesters }
-subjects: [ { apiGroup: rbac.authorization.k8s.io, kind: Group, name: engineers } ]
-"#;
+  - level: None
+    users: [system:apiserver]
+  - level: Metadata
+";
 
 /// Running etcd and kube-apiserver.
 #[derive(Debug)]
@@ -46,10 +63,92 @@ pub(super) struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// The kubeconfig of one of [`PEOPLE`].
+    /// The kubeconfig of one of [`PEOPLE`], or of the signer's service account.
     pub(super) fn kubeconfig(&self, user: &str) -> PathBuf {
         self.dir.join(format!("{user}.kubeconfig"))
     }
+
+    /// What kube-apiserver recorded of each call: JSON Lines.
+    pub(super) fn audit_log(&self) -> PathBuf {
+        self.dir.join(AUDIT_LOG)
+    }
+
+    /// Applies manifests as the administrator would.
+    pub(super) fn apply(&self, how: &str, path: &Path) {
+        let end = Instant::now() + START_LIMIT;
+        loop {
+            let output = kubectl(&self.kubeconfig("admin"))
+                .args(["apply", "--server-side", how])
+                .arg(path)
+                .output()
+                .expect("run kubectl");
+            if output.status.success() {
+                return;
+            }
+            // A new API server makes its own namespaces a moment after it is ready.
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(
+                said.contains("not found") && Instant::now() < end,
+                "apply {}: {said}",
+                path.display()
+            );
+            thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Asks for a token as a pod's kubelet does, and writes it into a kubeconfig.
+    fn issue_signer_token(&self) {
+        let request = self.dir.join("token-request.json");
+        let day = json!({
+            "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": { "expirationSeconds": 86_400 },
+        });
+        fs::write(&request, day.to_string()).expect("write a token request");
+        let output = kubectl(&self.kubeconfig("admin"))
+            .args(["create", "--raw"])
+            .arg(format!(
+                "/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{SIGNER}/token"
+            ))
+            .arg("-f")
+            .arg(&request)
+            .output()
+            .expect("run kubectl");
+        assert!(
+            output.status.success(),
+            "the signer's token: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let token = answer["status"]["token"].as_str().expect("a token");
+        write_kubeconfig(&self.dir, SIGNER, &self.server, token);
+    }
+
+    /// Admission policies are in force a moment after they are made. The last of them refuses this.
+    fn wait_for_admission(&self) {
+        let end = Instant::now() + START_LIMIT;
+        let kubeconfig = self.kubeconfig(OUTSIDER);
+        loop {
+            let output = kubectl(&kubeconfig)
+                .args(["create", "configmap", "touchstone-trust-bundle"])
+                .args(["--namespace", NAMESPACE, "--dry-run=server"])
+                .output()
+                .expect("run kubectl");
+            if String::from_utf8_lossy(&output.stderr).contains("touchstone-operators") {
+                return;
+            }
+            assert!(
+                Instant::now() < end,
+                "the admission policies are not in force: {output:?}"
+            );
+            thread::sleep(Duration::from_millis(200));
+        }
+    }
+}
+
+/// A file of `deploy/`.
+fn deployed(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../deploy")
+        .join(path)
 }
 
 pub(super) fn start(assets: &Path, dir: TempDir, policy: PathBuf, setup: Setup) -> Cluster {
@@ -79,43 +178,10 @@ pub(super) fn start(assets: &Path, dir: TempDir, policy: PathBuf, setup: Setup) 
         data,
         client_ca: Some(client_ca),
     };
-    apply(&files.admin_kubeconfig, dir.path(), "requesters.yaml", RBAC);
-    // The signer has the permissions that deploy/ gives it and no others: one that is missing fails the suites.
-    apply(
-        &files.admin_kubeconfig,
-        dir.path(),
-        "rbac.yaml",
-        include_str!("../../../deploy/rbac.yaml"),
-    );
-    apply(
-        &files.admin_kubeconfig,
-        dir.path(),
-        "bundle.yaml",
-        include_str!("../../../deploy/bundle.yaml"),
-    );
-    apply(
-        &files.admin_kubeconfig,
-        dir.path(),
-        "approvers.yaml",
-        include_str!("../../../deploy/approvers.yaml"),
-    );
-    for (name, manifest) in [
-        ("grants.yaml", include_str!("../../../deploy/grants.yaml")),
-        ("bundle.yaml", include_str!("../../../deploy/bundle.yaml")),
-        (
-            "bundle-sync.yaml",
-            include_str!("../../../deploy/bundle-sync/rbac.yaml"),
-        ),
-    ] {
-        apply(&files.admin_kubeconfig, dir.path(), name, manifest);
-    }
-    let crd = signer_program().arg("crd").output().expect("print the CRD");
-    apply(
-        &files.admin_kubeconfig,
-        dir.path(),
-        "crd.yaml",
-        &String::from_utf8_lossy(&crd.stdout),
-    );
+    // The signer has the permissions that deploy/ gives its service account and no others: one that is missing fails the
+    // suites, one that is needless fails tests/tests/permissions.rs.
+    control_plane.apply("-k", &deployed("overlays/own-ca"));
+    control_plane.apply("-f", &deployed("bundle-sync/rbac.yaml"));
     let established = kubectl(&files.admin_kubeconfig)
         .args([
             "wait",
@@ -130,6 +196,9 @@ pub(super) fn start(assets: &Path, dir: TempDir, policy: PathBuf, setup: Setup) 
         "the CRD: {}",
         String::from_utf8_lossy(&established.stderr)
     );
+
+    control_plane.issue_signer_token();
+    control_plane.wait_for_admission();
 
     let (signer, files) = start_signer(&control_plane, dir.path(), &setup, &files);
     Cluster {
@@ -153,7 +222,7 @@ pub(super) fn start_signer(
     command
         .arg("run")
         .arg("--kubeconfig")
-        .arg(control_plane.kubeconfig("touchstone-signer"));
+        .arg(control_plane.kubeconfig(SIGNER));
     command
         .arg("--data")
         .arg(&files.data)
@@ -185,6 +254,9 @@ fn start_control_plane(assets: &Path, dir: &Path, client_ca: &Path) -> ControlPl
         .collect();
     let token_file = dir.join("tokens.csv");
     fs::write(&token_file, tokens).expect("write the token file");
+
+    let audit_policy = dir.join("audit-policy.yaml");
+    fs::write(&audit_policy, AUDIT_POLICY).expect("write the audit policy");
 
     let [private, public] = service_account_keys(dir);
 
@@ -253,6 +325,10 @@ fn start_control_plane(assets: &Path, dir: &Path, client_ca: &Path) -> ControlPl
             .arg(dir.join("apiserver"))
             .arg("--client-ca-file")
             .arg(client_ca)
+            .arg("--audit-policy-file")
+            .arg(&audit_policy)
+            .arg("--audit-log-path")
+            .arg(dir.join(AUDIT_LOG))
             .arg("--token-auth-file")
             .arg(&token_file),
         &dir.join("apiserver.log"),
@@ -260,7 +336,7 @@ fn start_control_plane(assets: &Path, dir: &Path, client_ca: &Path) -> ControlPl
     let certificate = dir.join("apiserver/apiserver.crt");
     apiserver.wait_until(START_LIMIT, "its certificate", || certificate.is_file());
     for (name, _) in PEOPLE {
-        write_kubeconfig(dir, name, &server, &certificate);
+        write_kubeconfig(dir, name, &server, &format!("token-of-{name}"));
     }
     let admin = dir.join("admin.kubeconfig");
     apiserver.wait_until(START_LIMIT, "readiness", || {
@@ -278,11 +354,12 @@ fn start_control_plane(assets: &Path, dir: &Path, client_ca: &Path) -> ControlPl
 }
 
 /// A kubeconfig with one context, named as its user.
-fn write_kubeconfig(dir: &Path, user: &str, server: &str, certificate: &Path) {
-    let kubeconfig = serde_json::json!({
+fn write_kubeconfig(dir: &Path, user: &str, server: &str, token: &str) {
+    let certificate = dir.join("apiserver/apiserver.crt");
+    let kubeconfig = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": user,
         "clusters": [{ "name": "test", "cluster": { "server": server, "certificate-authority": certificate } }],
-        "users": [{ "name": user, "user": { "token": format!("token-of-{user}") } }],
+        "users": [{ "name": user, "user": { "token": token } }],
         "contexts": [{ "name": user, "context": { "cluster": "test", "user": user } }],
     });
     fs::write(
@@ -290,21 +367,6 @@ fn write_kubeconfig(dir: &Path, user: &str, server: &str, certificate: &Path) {
         kubeconfig.to_string(),
     )
     .expect("write a kubeconfig");
-}
-
-fn apply(kubeconfig: &Path, dir: &Path, name: &str, manifest: &str) {
-    let path = dir.join(name);
-    fs::write(&path, manifest).expect("write a manifest");
-    let output = kubectl(kubeconfig)
-        .args(["apply", "-f"])
-        .arg(&path)
-        .output()
-        .expect("run kubectl");
-    assert!(
-        output.status.success(),
-        "apply {name}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
 }
 
 /// The pair that signs service account tokens: private, then public.

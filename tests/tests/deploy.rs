@@ -1,0 +1,201 @@
+//! What stands in `deploy/`, read as it is: that it is sound needs no cluster. What it does on one is in
+//! `tests/tests/permissions.rs` and `tests/tests/admission.rs`.
+
+use serde_json::Value;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+use touchstone_signer::ca::{key::KeyPlace, settings::CaSettings};
+use touchstone_tests::{child::program, cluster::kubectl, engineer::Ran};
+
+const SIGNER: &str = "system:serviceaccount:touchstone:touchstone-signer";
+const OVERLAYS: [&str; 2] = ["own-ca", "root-less"];
+
+fn deploy() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy")
+}
+
+/// Every YAML file below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("read a folder") {
+        let path = entry.expect("read a folder").path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else if path.extension().is_some_and(|it| it == "yaml") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// Every document of a kind that is deployed.
+fn documents(kinds: &[&str]) -> Vec<Value> {
+    let mut found = Vec::new();
+    for file in files(&deploy()) {
+        let text = fs::read_to_string(&file).expect("read a manifest");
+        let documents: Vec<Value> = serde_saphyr::from_multiple(&text)
+            .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        found.extend(documents.into_iter().filter(|document| {
+            let kind = document["kind"].as_str();
+            kind.is_some_and(|kind| kinds.contains(&kind))
+        }));
+    }
+    assert!(!found.is_empty(), "{kinds:?}");
+    found
+}
+
+fn list(values: &Value) -> Vec<&str> {
+    let values = values.as_array().into_iter().flatten();
+    values.filter_map(Value::as_str).collect()
+}
+
+#[test]
+fn no_role_has_a_wildcard_and_a_secret_is_opened_by_its_name_alone() {
+    for role in documents(&["Role", "ClusterRole"]) {
+        for rule in role["rules"].as_array().expect("rules") {
+            for field in ["apiGroups", "resources", "verbs", "resourceNames"] {
+                assert!(
+                    !list(&rule[field]).iter().any(|it| it.contains('*')),
+                    "{role}"
+                );
+            }
+            let verbs = list(&rule["verbs"]);
+            assert!(!verbs.is_empty(), "{role}");
+            for verb in ["bind", "escalate", "impersonate"] {
+                let by_name = !list(&rule["resourceNames"]).is_empty();
+                assert!(
+                    !verbs.contains(&verb) || by_name && verb == "bind",
+                    "{role}"
+                );
+            }
+            if list(&rule["resources"]).contains(&"secrets") {
+                let by_name = list(&rule["resourceNames"]) == ["touchstone-ca"];
+                assert!(
+                    role["kind"] == "Role" && (by_name || verbs == ["create"]),
+                    "{role}"
+                );
+            }
+            if list(&rule["resources"]).contains(&"signers") {
+                assert!(!list(&rule["resourceNames"]).is_empty(), "{role}");
+            }
+        }
+    }
+}
+
+#[test]
+fn approving_and_signing_are_granted_apart() {
+    for role in documents(&["ClusterRole"]) {
+        let rules = role["rules"].as_array().expect("rules");
+        let has = |verb: &str| rules.iter().any(|it| list(&it["verbs"]).contains(&verb));
+        assert!(!(has("approve") && has("sign")), "{role}");
+    }
+}
+
+#[test]
+fn admission_policies_fail_closed_are_bound_and_know_the_account_that_is_deployed() {
+    let account = &documents(&["ServiceAccount"])[0]["metadata"];
+    assert_eq!(
+        SIGNER,
+        format!(
+            "system:serviceaccount:{}:{}",
+            account["namespace"].as_str().expect("a namespace"),
+            account["name"].as_str().expect("a name")
+        )
+    );
+    let bindings = documents(&["ValidatingAdmissionPolicyBinding"]);
+    let policies = documents(&["ValidatingAdmissionPolicy"]);
+    assert_eq!(policies.len(), 4);
+    for policy in policies {
+        assert_eq!(policy["spec"]["failurePolicy"], "Fail");
+        assert!(
+            policy.to_string().contains(&format!("'{SIGNER}'")),
+            "{policy}"
+        );
+        let binding = bindings
+            .iter()
+            .find(|it| it["spec"]["policyName"] == policy["metadata"]["name"])
+            .unwrap_or_else(|| panic!("not bound: {policy}"));
+        assert_eq!(
+            binding["spec"]["validationActions"],
+            serde_json::json!(["Deny"])
+        );
+    }
+}
+
+#[test]
+fn the_starter_policy_is_free_of_findings_and_grants_nothing() {
+    let file = deploy().join("base/policy.yaml");
+    let mut lint = Command::new(program("touchstone-signer"));
+    let ran = Ran::of(lint.args(["policy", "lint", "--output", "json"]).arg(&file)).succeeded();
+    let findings: Value = serde_json::from_str(&ran.stdout).expect("JSON");
+    assert_eq!(findings["findings"], serde_json::json!([]));
+    let text = fs::read_to_string(file).expect("read the policy");
+    let policy: Value = serde_saphyr::from_str(&text).expect("YAML");
+    for rule in policy["rules"].as_array().expect("rules") {
+        assert_eq!(rule["decision"], "deny");
+    }
+}
+
+#[test]
+fn the_ca_settings_of_every_overlay_are_understood() {
+    for overlay in OVERLAYS {
+        let file = deploy()
+            .join("overlays")
+            .join(overlay)
+            .join("ca-settings.yaml");
+        if file.exists() {
+            CaSettings::load(&file, KeyPlace::Secret)
+                .unwrap_or_else(|error| panic!("{overlay}: {error}"));
+        }
+    }
+}
+
+/// The oldest kubectl whose kustomize knows components and replacements.
+const OLDEST_KUBECTL: u64 = 22;
+
+#[test]
+fn everything_is_rendered_and_what_is_named_is_there() {
+    let version = Ran::of(kubectl(Path::new("/")).args(["version", "--client", "-o", "json"]));
+    let version: Value = serde_json::from_str(&version.succeeded().stdout).expect("JSON");
+    let minor = version["clientVersion"]["minor"]
+        .as_str()
+        .expect("a version");
+    let minor: u64 = minor.trim_end_matches('+').parse().expect("a number");
+    if minor < OLDEST_KUBECTL {
+        return;
+    }
+    let folders = OVERLAYS.map(|it| format!("overlays/{it}"));
+    let others = ["debug-roles/namespace", "debug-roles/cluster"].map(str::to_owned);
+    for folder in folders.iter().chain(&others) {
+        let mut render = kubectl(Path::new("/"));
+        let ran = Ran::of(render.arg("kustomize").arg(deploy().join(folder))).succeeded();
+        assert!(ran.stderr.is_empty(), "{folder}: {ran}");
+        let rendered: Vec<Value> = serde_saphyr::from_multiple(&ran.stdout).expect("YAML");
+        let has = |kind: &str, name: &Value| {
+            rendered
+                .iter()
+                .any(|it| it["kind"] == kind && it["metadata"]["name"] == *name)
+        };
+        for document in &rendered {
+            if let Some(role) = document.get("roleRef") {
+                assert!(
+                    has(role["kind"].as_str().expect("a kind"), &role["name"]),
+                    "{document}"
+                );
+            }
+            for volume in document
+                .pointer("/spec/template/spec/volumes")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+            {
+                if let Some(map) = volume.get("configMap") {
+                    assert!(has("ConfigMap", &map["name"]), "{folder}: {volume}");
+                }
+            }
+        }
+    }
+}

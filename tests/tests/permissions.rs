@@ -1,0 +1,284 @@
+//! What `deploy/` permits, held against what its accounts do. A right that is missing is refused in the API server's audit
+//! log; one that is needless does not stand there. On a real control plane: the embedded API has no roles.
+
+#[path = "permissions/audit.rs"]
+mod audit;
+#[path = "permissions/role.rs"]
+mod role;
+
+use audit::Call;
+use serde_json::{Value, json};
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+use touchstone_tests::{
+    child::{Running, program},
+    cluster::{Cluster, Setup, kubectl},
+    engineer::{Engineer, Ran},
+    pcscd::Options,
+    policy::{GRANTED, MANUAL, OF_ANOTHER_TEAM, policy},
+};
+
+const ALICE: &str = "alice@example.com";
+const BOB: &str = "bob@example.com";
+const SIGNER: &str = "system:serviceaccount:touchstone:touchstone-signer";
+const BUNDLE_SYNC: &str = "touchstone-bundle-sync";
+const DENIED: i32 = 7;
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// alice, who asks, bob, who approves, and a cluster whose signer runs with the rights of `deploy/`.
+struct World {
+    alice: Engineer,
+    bob: Engineer,
+    cluster: Cluster,
+}
+
+impl World {
+    /// Nothing where the API is embedded.
+    fn start() -> Option<Self> {
+        let [alice, bob] = [(ALICE, 12_345_678), (BOB, 23_456_789)].map(|(user, serial)| {
+            let options = Options {
+                serial,
+                ..Options::default()
+            };
+            let engineer = Engineer::new(user, &options);
+            engineer.set_up();
+            engineer.generate(&[]);
+            engineer
+        });
+        let cluster = Cluster::start(&Setup {
+            policy: policy(&[alice.enrolment("payments"), bob.enrolment("billing")]),
+            attestation_roots: vec![alice.attestation_root(), bob.attestation_root()],
+        });
+        if cluster.is_embedded() {
+            return None;
+        }
+        alice.configure(&cluster);
+        let root = alice.attestation_root().display().to_string();
+        let mut arguments = vec!["config".to_owned(), "set-cluster".into(), "demo".into()];
+        arguments.extend(cluster.client_arguments(BOB));
+        arguments.extend(["--user", BOB, "--attestation-root", &root].map(str::to_owned));
+        bob.run(arguments).succeeded();
+        Some(Self {
+            alice,
+            bob,
+            cluster,
+        })
+    }
+
+    /// alice asks and does not wait; the request's name.
+    fn ask(&self, group: &str) -> String {
+        let mut login = self.alice.login_command(group);
+        let asked = Ran::of(login.args(["--no-wait", "--output", "json"])).succeeded();
+        let asked: Value = serde_json::from_str(&asked.stdout).expect("JSON");
+        asked["request"].as_str().expect("a name").to_owned()
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        let all = arguments.iter().chain(&["-o", "json"]);
+        serde_json::from_str(&self.cluster.kubectl_ok(all)).expect("kubectl prints JSON")
+    }
+
+    fn status(&self, request: &str) -> Value {
+        self.json(&["get", "csr", request])["status"].clone()
+    }
+
+    fn wait_until_issued(&self, request: &str) {
+        self.cluster.wait_until("it is issued", |_| {
+            self.status(request)["certificate"].is_string()
+        });
+    }
+
+    fn calls(&self) -> Vec<Call> {
+        audit::read(&self.cluster.api_audit_log().expect("a real API server"))
+    }
+
+    fn called(&self, by: &str, verb: &str, resource: &str, code: i64) -> bool {
+        self.calls()
+            .iter()
+            .any(|it| it.user == by && it.is(verb, resource) && it.code == code)
+    }
+
+    /// alice asks while a binding is away, until the signer was refused what it binds; the request's name. Its status is as
+    /// it was then.
+    fn refused_without(&self, binding: &str, subresource: &str) -> (String, Value) {
+        let resource = format!("certificatesigningrequests/{subresource}");
+        let mut kept = self.json(&["get", "clusterrolebinding", binding]);
+        kept["metadata"] = json!({ "name": binding });
+        self.cluster
+            .kubectl_ok(["delete", "clusterrolebinding", binding]);
+        let request = self.ask(GRANTED);
+        let end = Instant::now() + PATIENCE;
+        while !self.called(SIGNER, "update", &resource, 403) {
+            assert!(
+                Instant::now() < end,
+                "the signer did not try:\n{}",
+                self.cluster.signer_output()
+            );
+            thread::sleep(Duration::from_millis(200));
+        }
+        let status = self.status(&request);
+        let file = self.cluster.dir().join("binding.json");
+        fs::write(&file, kept.to_string()).expect("write a manifest");
+        self.cluster.kubectl_ok(["create", "-f", text(&file)]);
+        (request, status)
+    }
+
+    /// bob sees what is asked, and what it would open, approves it, and sees who has access.
+    fn decide(&self, request: &str) {
+        for arguments in [
+            &["role", "sees-pods", "--verb=get", "--resource=pods"][..],
+            &[
+                "rolebinding",
+                "sees-pods",
+                "--role=sees-pods",
+                "--group",
+                MANUAL,
+            ],
+            &[
+                "clusterrolebinding",
+                "sees",
+                "--clusterrole=view",
+                "--group",
+                MANUAL,
+            ],
+        ] {
+            self.cluster.kubectl_ok(["create"].iter().chain(arguments));
+        }
+        let log = self.cluster.dir().join("requests.log");
+        let mut watch = self.bob.touchstone(["requests", "--watch"]);
+        let mut watch = Running::start("touchstone requests --watch", &mut watch, &log);
+        watch.wait_until(PATIENCE, "a watch", || {
+            self.called(BOB, "watch", "certificatesigningrequests", 200)
+        });
+        let pin = self.bob.path_text("pin");
+        self.bob
+            .run(["approve", request, "--yes", "--pin-file", &pin])
+            .succeeded();
+        self.bob.run(["grants"]).succeeded();
+        let kubeconfig = self.cluster.kubeconfig_of(BOB);
+        let grants = |arguments: &[&str]| {
+            let mut get = kubectl(&kubeconfig);
+            Ran::of(get.args(["get", "grants"]).args(arguments))
+        };
+        let names = grants(&["-o", "name"]).succeeded().stdout;
+        let first = names.lines().next().and_then(|line| line.split_once('/'));
+        let (_, name) = first.expect("a grant");
+        grants(&[name]).succeeded();
+        // Ends by itself: without an end of its own a watch goes on.
+        grants(&["--watch", "--request-timeout=2s"]);
+    }
+
+    /// Everything that the accounts are there for.
+    fn work(&mut self) {
+        // Granted at once, denied, and granted when bob has approved.
+        self.alice.login(GRANTED).succeeded();
+        self.alice.login(OF_ANOTHER_TEAM).failed(DENIED, &[]);
+        let waiting = self.ask(MANUAL);
+        self.cluster.wait_until("it waits", |_| {
+            self.json(&["get", "csr", &waiting])["metadata"]["annotations"]
+                ["touchstone.dev/waiting-for"]
+                .is_string()
+        });
+        self.decide(&waiting);
+        self.wait_until_issued(&waiting);
+
+        // Others write to the bundle; the next start of the signer puts it right. A node follows it.
+        let map = ["configmap", "touchstone-trust-bundle", "-n", "touchstone"];
+        let bundle = [
+            "clustertrustbundle",
+            "touchstone.dev:client:trust-bundle",
+            "-n",
+            "touchstone",
+        ];
+        for object in [map, bundle] {
+            let patch = json!({ "metadata": { "annotations": { "touchstone.dev/trust-sha256": "forged" } } });
+            let patch = patch.to_string();
+            let patch = ["--type=merge", "-p", &patch];
+            self.cluster
+                .kubectl_ok(["patch"].iter().chain(&object).chain(&patch));
+        }
+        self.cluster.kill_signer();
+        self.cluster.start_signer();
+        for object in [map, bundle] {
+            self.cluster.wait_until("the bundle is put right", |_| {
+                let found = self.json(&[&["get"], &object[..]].concat());
+                found["metadata"]["annotations"]["touchstone.dev/trust-sha256"] != "forged"
+            });
+        }
+        let out = self.cluster.dir().join("followed.pem");
+        let mut follow = Command::new(program("touchstone-signer"));
+        follow
+            .args(["bundle", "sync", "--kubeconfig"])
+            .arg(self.cluster.kubeconfig_of(BUNDLE_SYNC))
+            .arg("--out")
+            .arg(&out);
+        let log = self.cluster.dir().join("follow.log");
+        let mut follow = Running::start("touchstone-signer bundle sync", &mut follow, &log);
+        follow.wait_until(PATIENCE, "a file", || {
+            out.is_file() && self.called(BUNDLE_SYNC, "watch", "configmaps", 200)
+        });
+
+        // An operator has the CA change.
+        let admin = self.cluster.files().admin_kubeconfig.clone();
+        let rotate = ["ca", "rotate", "--kubeconfig", text(&admin)];
+        Ran::of(Command::new(program("touchstone-signer")).args(rotate)).succeeded();
+        self.cluster.wait_until("the CA's record was written", |_| {
+            self.called(SIGNER, "update", "secrets", 200)
+                && self.calls().iter().any(|it| {
+                    it.user == SIGNER
+                        && it.is("create", "events")
+                        && it.namespace.as_deref() == Some("touchstone")
+                })
+        });
+    }
+}
+
+#[test]
+fn every_right_that_is_deployed_is_used_and_nothing_is_refused() {
+    let Some(mut world) = World::start() else {
+        return;
+    };
+    world.work();
+    let ours = [SIGNER, ALICE, BOB, BUNDLE_SYNC];
+    // `touchstone approve` asks for more than it is given, and says so: deploy/base/approvers.yaml.
+    let asked_in_vain = |it: &Call| {
+        it.user == BOB
+            && (it.is("create", "selfsubjectrulesreviews") || it.is("list", "namespaces"))
+    };
+    let refused: Vec<_> = world
+        .calls()
+        .into_iter()
+        .filter(|it| ours.contains(&&*it.user) && it.code == 403 && !asked_in_vain(it))
+        .collect();
+    assert!(refused.is_empty(), "refused: {refused:#?}");
+
+    // Without the right to approve: nothing is approved. With it again: the signer takes its intent up.
+    let (request, status) = world.refused_without("touchstone-approve", "approval");
+    assert_eq!(status, json!({}));
+    world.wait_until_issued(&request);
+    // Without the right to sign: nothing is signed, though it is approved.
+    let (request, status) = world.refused_without("touchstone-sign", "status");
+    assert_eq!(status["conditions"][0]["type"], "Approved");
+    assert_eq!(status["certificate"], Value::Null);
+    world.wait_until_issued(&request);
+
+    let calls = world.calls();
+    let unused: Vec<_> = role::deployed(&world.cluster)
+        .iter()
+        .flat_map(|role| role.unused(&calls))
+        .collect();
+    assert!(
+        unused.is_empty(),
+        "needless, or not tried here: {unused:#?}"
+    );
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("temporary folders have plain names")
+}
