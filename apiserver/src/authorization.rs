@@ -28,6 +28,11 @@ pub(crate) fn is_reserved(name: &str) -> bool {
     name.starts_with("system:") || name.starts_with("touchstone:")
 }
 
+/// Whether only the engineers' CA gives this group, to one certificate. It gives no rights here.
+pub(crate) fn is_of_a_grant(group: &str) -> bool {
+    group.starts_with("touchstone:grant:")
+}
+
 const REQUESTS: &str = "certificatesigningrequests";
 
 /// A rule for resources.
@@ -134,6 +139,12 @@ const ROLES: &[Role] = &[
                 group: "events.k8s.io",
                 resources: &["events"],
                 verbs: READ_WRITE,
+                reach: Reach::All,
+            },
+            Rule {
+                group: "rbac.authorization.k8s.io",
+                resources: &["rolebindings"],
+                verbs: &["create", "delete", "get"],
                 reach: Reach::All,
             },
             Rule {

@@ -199,10 +199,10 @@ impl Holder {
         }
         match kind {
             CaKind::Engineers => {
-                if groups
-                    .iter()
-                    .any(|group| group.is_empty() || authorization::is_reserved(group))
-                {
+                if groups.iter().any(|group| {
+                    group.is_empty()
+                        || authorization::is_reserved(group) && !authorization::is_of_a_grant(group)
+                }) {
                     return Err("a group's name is reserved");
                 }
             }

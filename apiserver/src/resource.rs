@@ -10,6 +10,7 @@ use k8s_openapi::api::{
     coordination::v1::Lease,
     core::v1::{ConfigMap, Event, Namespace, Secret},
     events::v1::Event as NewEvent,
+    rbac::v1::RoleBinding,
 };
 use serde_json::{Value, json};
 
@@ -312,6 +313,18 @@ pub(crate) static RESOURCES: LazyLock<Vec<Resource>> = LazyLock::new(|| {
             ..row("coordination.k8s.io", "leases", "lease", "Lease")
         },
         Resource {
+            namespaced: true,
+            shape: typed::<RoleBinding>,
+            prepare_update: |new, old, _, _| immutable_role(new, old),
+            columns: table::ROLE_BINDING,
+            ..row(
+                "rbac.authorization.k8s.io",
+                "rolebindings",
+                "rolebinding",
+                "RoleBinding",
+            )
+        },
+        Resource {
             nature: Nature::SubjectReview,
             shape: typed::<SelfSubjectReview>,
             ..row(
@@ -386,6 +399,22 @@ fn immutable_data(new: &Value, old: &Value) -> Vec<FieldError> {
         .filter(|field| new.get(field) != old.get(field))
         .map(|field| FieldError::forbidden(field, "field is immutable when `immutable` is set"))
         .collect()
+}
+
+/// A RoleBinding keeps its role (pkg/apis/rbac/validation). No role is looked up here, and none gives rights: who may do
+/// what on this API is fixed. The kind is for clusters that trust its CA.
+fn immutable_role(new: &Value, old: &Value) -> Vec<FieldError> {
+    match (new.get("roleRef"), old.get("roleRef")) {
+        (new, old) if new == old => Vec::new(),
+        (new, _) => {
+            let new = new.cloned().unwrap_or_default();
+            vec![FieldError::invalid(
+                "roleRef",
+                &new,
+                "cannot change roleRef",
+            )]
+        }
+    }
 }
 
 /// Kubernetes keeps events for an hour after they were last written (kube-apiserver's --event-ttl).

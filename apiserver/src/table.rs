@@ -69,6 +69,24 @@ pub(crate) const CERTIFICATE_SIGNING_REQUEST: Columns = &[
     column("Condition", |csr, _| json!(request_condition(csr))),
 ];
 
+pub(crate) const ROLE_BINDING: Columns = &[
+    NAME,
+    column("Role", |binding, _| {
+        let part = |at| {
+            binding
+                .pointer(at)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+        };
+        json!(format!(
+            "{}/{}",
+            part("/roleRef/kind"),
+            part("/roleRef/name")
+        ))
+    }),
+    AGE,
+];
+
 /// As the CRD prints them, with lists as text.
 pub(crate) const GRANT: Columns = &[
     NAME,
@@ -77,6 +95,7 @@ pub(crate) const GRANT: Columns = &[
     column("Phase", |grant, _| text(grant, "/status/phase")),
     column("Rule", |grant, _| texts(grant, "/spec/rules")),
     column("Expires", |grant, _| text(grant, "/status/notAfter")),
+    column("Revoked", |grant, _| text(grant, "/status/revokedAt")),
     AGE,
 ];
 

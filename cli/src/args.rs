@@ -10,7 +10,7 @@ mod kubectl;
 pub use approval::{Approve, ApproverArgs, Deny, Requests, Verdict};
 pub use ca::{CaCommand, CaRootCommand, CaRootInit, CaSign, CaVerify, CeremonyArgs};
 pub use config::{ConfigCommand, SetCluster};
-pub use grants::{Grants, GrantsArgs};
+pub use grants::{Grants, GrantsArgs, Revoke};
 pub use key::{
     KeyAttest, KeyCommand, KeyEnrol, KeyGenerate, KeyList, KeySetup, KeyUnblock, NewKey,
     NewPinPolicy, NewTouchPolicy, PersonArgs, RootArgs,
@@ -77,6 +77,8 @@ pub enum Command {
     Deny(Deny),
     /// Show who has access now, why, until when, and who approved
     Grants(Grants),
+    /// Revoke a grant: end what it opened, as far as that can be ended
+    Revoke(Revoke),
     /// Show the certificates you hold and how long they last
     Status(Status),
     /// Ask the API server who you are, over TLS signed by the YubiKey

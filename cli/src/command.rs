@@ -15,6 +15,7 @@ pub mod logout;
 pub mod man;
 pub mod proxy;
 mod requests;
+pub(crate) mod revoke;
 pub mod setup;
 pub mod status;
 pub mod whoami;
@@ -71,6 +72,7 @@ pub fn run(cli: Cli) -> Result<(), Error> {
                 Command::Requests(args) => requests::run(&args, output),
                 Command::Approve(args) => approve::approve(&args, output),
                 Command::Deny(args) => approve::deny(&args, output),
+                Command::Revoke(args) => revoke::run(&args, output),
                 Command::Grants(args) => grants::run(&args, output),
                 Command::Whoami(args) => whoami::run(&args, output),
                 Command::Logout(args) => logout::run(&args, output),

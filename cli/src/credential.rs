@@ -134,6 +134,8 @@ pub struct Pending {
     pub groups: Vec<String>,
     /// Lifetime asked for, in seconds.
     pub ttl_seconds: u32,
+    /// The grant that is to be.
+    pub grant: String,
     /// The YubiKey.
     pub yubikey: u32,
     /// The slot.

@@ -1,9 +1,17 @@
 //! Every way to end: one exit code each, and one place where errors are shown with their remedy.
 
 use crate::{
-    api::ApiError, approval::ApprovalError, card::CardError, command::ca::error::CeremonyError,
-    config::ConfigError, credential::CredentialError, kubeconfig::file::KubeconfigError,
-    pin::PinError, proxy::ProxyError, software::SoftwareError, submit::SubmitError,
+    api::ApiError,
+    approval::ApprovalError,
+    card::CardError,
+    command::{ca::error::CeremonyError, revoke::RevokeError},
+    config::ConfigError,
+    credential::CredentialError,
+    kubeconfig::file::KubeconfigError,
+    pin::PinError,
+    proxy::ProxyError,
+    software::SoftwareError,
+    submit::SubmitError,
     terminal::TerminalError,
 };
 use touchstone_common::{
@@ -226,6 +234,9 @@ pub enum Error {
     /// The local proxy.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
+    /// A revocation.
+    #[error(transparent)]
+    Revoke(#[from] RevokeError),
     /// A program that cannot be started.
     #[error("cannot run {program}: {source}")]
     Run {
@@ -313,6 +324,7 @@ impl Error {
             Self::File { .. } | Self::TaskEnded(_) | Self::Output(_) | Self::Random => Exit::Other,
             Self::Pin(_) | Self::Terminal(_) => Exit::Pin,
             Self::Proxy(error) => error.exit(),
+            Self::Revoke(_) => Exit::Other,
             Self::Run { .. } => Exit::NoProgram,
             Self::Unhealthy(_) => Exit::Unhealthy,
             Self::SlotOccupied { .. } => Exit::SlotOccupied,
@@ -338,6 +350,7 @@ impl Error {
             ),
             Self::Card(error) => error.remedy(),
             Self::Ceremony(error) => error.remedy(),
+            Self::Revoke(error) => error.remedy(),
             Self::Certificate(_) => Some(
                 "nothing was kept; check with the operators that the cluster's trust bundle and signer are yours (touchstone config show NAME)"
                     .to_owned(),

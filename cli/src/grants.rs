@@ -8,9 +8,11 @@ use crate::{
 use jiff::Timestamp;
 use kube::{
     Api, ResourceExt as _,
-    api::{ApiResource, DynamicObject, GroupVersionKind, ListParams},
+    api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams},
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use touchstone_common::grant::{REVOCATION_REASON_ANNOTATION, REVOKED_BY_ANNOTATION};
 
 /// How many are read at once: with the largest there can be, less than an answer may have.
 const PAGE: u32 = 250;
@@ -27,6 +29,8 @@ pub enum State {
     Live,
     /// Recorded; a certificate may be on its way.
     Intent,
+    /// Its certificate is valid, and the grant is revoked.
+    Revoked,
     /// Its certificate has ended.
     Ended,
     /// It came to nothing.
@@ -42,6 +46,7 @@ impl State {
         match self {
             Self::Live => "live",
             Self::Intent => "intent",
+            Self::Revoked => "revoked",
             Self::Ended => "ended",
             Self::Failed => "failed",
             Self::Unreadable => "unreadable",
@@ -79,9 +84,33 @@ pub struct Grant {
     pub until: Option<Timestamp>,
     /// SHA-256 of the certificate.
     pub fingerprint: Option<String>,
+    /// The RoleBindings that it came with.
+    pub bindings: Vec<GrantBinding>,
+    /// Who revoked it.
+    pub revoked_by: Option<String>,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revocation_reason: Option<String>,
+    /// When the signer acted on it.
+    pub revoked_at: Option<Timestamp>,
     /// Why it failed, or cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// Its UID: one made again under the same name is another.
+    #[serde(skip)]
+    pub uid: Option<String>,
+}
+
+/// What is bound to a grant's own group.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GrantBinding {
+    /// In which namespace.
+    pub namespace: String,
+    /// `ClusterRole` or `Role`.
+    pub kind: String,
+    /// The role's name.
+    pub role: String,
 }
 
 /// Which grants are wanted.
@@ -103,7 +132,7 @@ impl Wanted<'_> {
                 && self
                     .group
                     .is_none_or(|group| grant.groups.iter().any(|one| one == group))
-                && (self.all || matches!(grant.state, State::Live | State::Intent))
+                && (self.all || matches!(grant.state, State::Live | State::Intent | State::Revoked))
     }
 }
 
@@ -131,6 +160,8 @@ struct WireSpec {
     unsigned_approval: bool,
     key_serial: Option<i64>,
     request: WireRequest,
+    #[serde(default)]
+    bindings: Vec<GrantBinding>,
 }
 
 #[derive(Deserialize)]
@@ -146,6 +177,7 @@ struct WireStatus {
     fingerprint: Option<String>,
     issued_at: Option<Timestamp>,
     not_after: Option<Timestamp>,
+    revoked_at: Option<Timestamp>,
     message: Option<String>,
 }
 
@@ -162,6 +194,9 @@ impl Grant {
     /// Reads one.
     fn read(object: &DynamicObject, now: Timestamp) -> Self {
         let created = object.creation_timestamp().map(|time| time.0);
+        let annotation = |key: &str| object.annotations().get(key).cloned();
+        let revoked_by = annotation(REVOKED_BY_ANNOTATION);
+        let revocation_reason = annotation(REVOCATION_REASON_ANNOTATION);
         match serde_json::from_value::<Wire>(object.data.clone()) {
             Ok(Wire { spec, status }) => Self {
                 name: object.name_any(),
@@ -169,6 +204,7 @@ impl Grant {
                     (Phase::Intent, _) => State::Intent,
                     (Phase::Failed, _) => State::Failed,
                     (Phase::Issued, Some(end)) if end < now => State::Ended,
+                    (Phase::Issued, _) if revoked_by.is_some() => State::Revoked,
                     (Phase::Issued, _) => State::Live,
                 },
                 user: spec.user,
@@ -182,7 +218,12 @@ impl Grant {
                 since: status.issued_at.or(created),
                 until: status.not_after,
                 fingerprint: status.fingerprint,
+                bindings: spec.bindings,
+                revoked_by,
+                revocation_reason,
+                revoked_at: status.revoked_at,
                 message: status.message,
+                uid: object.uid(),
             },
             Err(error) => Self {
                 name: object.name_any(),
@@ -198,9 +239,22 @@ impl Grant {
                 since: created,
                 until: None,
                 fingerprint: None,
+                bindings: Vec::new(),
+                revoked_by,
+                revocation_reason,
+                revoked_at: None,
                 message: Some(error.to_string()),
+                uid: object.uid(),
             },
         }
+    }
+
+    /// Its own RoleBindings, `NAMESPACE/NAME`, as the signer names them.
+    pub fn role_bindings(&self) -> impl Iterator<Item = String> + '_ {
+        let places = self.bindings.iter().enumerate();
+        places.map(|(place, binding)| {
+            format!("{}/touchstone-{}-{place}", binding.namespace, self.name)
+        })
     }
 }
 
@@ -208,6 +262,39 @@ impl Grant {
 fn api(connection: &Connection) -> Api<DynamicObject> {
     let kind = GroupVersionKind::gvk("touchstone.dev", "v1", "Grant");
     Api::all_with(connection.client(), &ApiResource::from_gvk(&kind))
+}
+
+/// One grant.
+///
+/// # Errors
+/// When it is not there, or cannot be read.
+pub async fn get(connection: &Connection, name: &str) -> Result<Grant, Error> {
+    let object = connection.within(api(connection).get(name)).await?;
+    Ok(Grant::read(&object, Timestamp::now()))
+}
+
+/// Marks a grant as revoked, if it is still the one that was read.
+///
+/// # Errors
+/// When the API server does not take it.
+pub async fn revoke(
+    connection: &Connection,
+    grant: &Grant,
+    by: &str,
+    reason: &str,
+) -> Result<(), Error> {
+    let mut annotations = BTreeMap::from([(REVOKED_BY_ANNOTATION, by)]);
+    if !reason.is_empty() {
+        annotations.insert(REVOCATION_REASON_ANNOTATION, reason);
+    }
+    let patch = serde_json::json!({
+        "metadata": { "uid": grant.uid, "annotations": annotations },
+    });
+    let patch = Patch::Merge(patch);
+    connection
+        .within(api(connection).patch(&grant.name, &PatchParams::default(), &patch))
+        .await?;
+    Ok(())
 }
 
 /// The grants that are wanted, those that end first at the top. What is not wanted is forgotten page by page.

@@ -55,7 +55,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio_util::sync::CancellationToken;
-use touchstone_common::{attestation::Slot, ttl::Ttl};
+use touchstone_common::{attestation::Slot, grant::is_own_group, ttl::Ttl};
 use trouble::Trouble;
 use vault::Vault;
 
@@ -86,6 +86,12 @@ pub(crate) struct Proxy {
     since: Timestamp,
     ending: CancellationToken,
     ended: CancellationToken,
+}
+
+/// What was asked for, of the groups that came: a grant's own is never asked for.
+fn asked_for(groups: &[String]) -> Vec<String> {
+    let asked = groups.iter().filter(|group| !is_own_group(group));
+    asked.cloned().collect()
 }
 
 impl Proxy {
@@ -255,7 +261,7 @@ impl Proxy {
                 .into());
             }
             ([], Some(last)) => (
-                last.groups.clone(),
+                asked_for(&last.groups),
                 wanted.reason.clone().unwrap_or_else(|| last.reason.clone()),
             ),
             (groups, _) => (groups.to_vec(), wanted.reason.clone().unwrap_or_default()),

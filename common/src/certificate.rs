@@ -78,7 +78,7 @@ pub enum CertificateError {
     #[error("the certificate is not for client authentication alone")]
     ExtendedKeyUsage,
     /// No group, or too many.
-    #[error("a client certificate carries 1 to 32 groups, not {0}")]
+    #[error("a client certificate carries 1 to 33 groups, not {0}")]
     Groups(usize),
     /// It is a CA.
     #[error("the certificate is a CA's")]

@@ -17,6 +17,7 @@ pub mod certificate;
 pub mod claims;
 pub mod csr;
 pub mod evidence;
+pub mod grant;
 pub mod key;
 pub mod name;
 pub mod oid;

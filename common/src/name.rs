@@ -4,7 +4,7 @@
 //! invisible and direction-changing characters, decomposed letters, spaces at an edge or doubled, and every spelling of
 //! the prefix that Kubernetes keeps for itself.
 
-use crate::text::as_string;
+use crate::{grant::GrantId, text::as_string};
 use std::{fmt, str::FromStr};
 use unicode_normalization::{UnicodeNormalization as _, is_nfc};
 use unicode_properties::{GeneralCategory, GeneralCategoryGroup, UnicodeGeneralCategory as _};
@@ -13,6 +13,8 @@ use unicode_properties::{GeneralCategory, GeneralCategoryGroup, UnicodeGeneralCa
 pub const MAX_NAME_CHARS: usize = 64;
 /// The most groups one request may carry.
 pub const MAX_GROUPS: usize = 32;
+/// The most groups one certificate carries: those asked for, and the one that is its grant's own.
+pub const MAX_CERTIFICATE_GROUPS: usize = MAX_GROUPS + 1;
 
 /// Why a name was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +44,9 @@ pub enum NameError {
     /// A name that Kubernetes keeps for itself.
     #[error("begins with \"system:\", which belongs to Kubernetes itself")]
     System,
+    /// A name that Touchstone keeps for itself.
+    #[error("begins with \"touchstone:\", which belongs to Touchstone itself")]
+    Touchstone,
     /// Too many characters.
     #[error("has {length} characters; at most {most} are allowed")]
     TooLong {
@@ -117,6 +122,13 @@ name_type!(
     check_subject,
     "The common name of a CA."
 );
+impl GroupName {
+    /// A grant's own. A known prefix and hexadecimal digits: nothing in it could be refused.
+    pub(crate) fn of_grant(id: &GrantId) -> Self {
+        Self(id.group_name())
+    }
+}
+
 name_type!(
     /// The cluster a request is for: ASCII letters, digits, `-`, `_` and `.`, a letter or digit at both ends.
     ClusterName,
@@ -244,18 +256,26 @@ fn is_invisible(character: char) -> bool {
 
 /// Whether a name begins with `system:` for a reader who overlooks case, width and other compatibility forms.
 fn is_system(text: &str) -> bool {
-    const PREFIX: &str = "system:";
+    begins_like(text, "system:")
+}
+
+/// Whether a name begins with `touchstone:` for such a reader. Certificates carry such groups; nobody may ask for one.
+pub(crate) fn is_touchstones(text: &str) -> bool {
+    begins_like(text, "touchstone:")
+}
+
+fn begins_like(text: &str, prefix: &str) -> bool {
     if text.is_ascii() {
         return text
             .as_bytes()
-            .get(..PREFIX.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(PREFIX.as_bytes()));
+            .get(..prefix.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()));
     }
     text.nfkc()
         .flat_map(char::to_lowercase)
         .nfkc()
-        .take(PREFIX.len())
-        .eq(PREFIX.chars())
+        .take(prefix.len())
+        .eq(prefix.chars())
 }
 
 /// A foreign name for a message: in quotes, at most 64 characters of it, and with every character escaped that could not

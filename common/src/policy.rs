@@ -5,6 +5,7 @@
 //! [`Evaluation`]. What no rule grants is denied, and nothing in a file can grant a `system:` name.
 
 pub(crate) mod at;
+mod binding;
 mod cases;
 pub(crate) mod check;
 mod diff;
@@ -25,6 +26,7 @@ mod user;
 pub(crate) mod wire;
 
 pub use at::Position;
+pub use binding::{Binding, MAX_BINDINGS, RoleKind};
 pub use cases::{CaseResult, Cases, DescribedRequest, Mismatch, Word};
 pub use diff::{
     Access, AccessChange, DenialChange, Diff, FieldChange, ListChange, Terms, UserChange,
@@ -41,10 +43,11 @@ use crate::{
     name::{ClusterName, UserName},
     ttl::Ttl,
 };
+use binding::PerGrant;
 use index::Index;
 use key::KeyCondition;
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 use user::TeamId;
@@ -80,6 +83,8 @@ pub struct Policy {
     /// Team names; a [`TeamId`] is a place in here.
     teams: Vec<Arc<str>>,
     rules: Vec<Rule>,
+    /// What rules have bound for each of their grants, by the rule's name.
+    per_grant: HashMap<Arc<str>, PerGrant>,
     index: Index,
     /// Places of `users`, by name: for what is nearly a name.
     sorted: Vec<usize>,
@@ -160,6 +165,14 @@ impl Policy {
     #[must_use]
     pub fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+
+    /// The RoleBindings that a certificate comes with which these rules grant, by their names. Sorted, none twice.
+    #[must_use]
+    pub fn bindings(&self, rules: &[Arc<str>]) -> Vec<Binding> {
+        let of_rules = rules.iter().filter_map(|name| self.per_grant.get(name));
+        let bindings: BTreeSet<Binding> = of_rules.flat_map(PerGrant::bindings).collect();
+        bindings.into_iter().collect()
     }
 
     /// The users, in the order of the file.

@@ -8,6 +8,7 @@ pub mod chain;
 pub mod verify;
 pub mod writer;
 
+use crate::grant::GrantBinding;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::{io, path::PathBuf};
@@ -98,6 +99,20 @@ pub enum Event {
         /// Why.
         message: String,
     },
+    /// A grant was revoked.
+    Revoked {
+        /// The grant.
+        grant: String,
+        /// Whose it is.
+        user: String,
+        /// Who revoked it, as Kubernetes knows them.
+        by: String,
+        /// Why, in their words.
+        reason: String,
+        /// Until when its certificate is valid all the same.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        not_after: Option<Timestamp>,
+    },
     /// The signer started.
     Started {
         /// Its version.
@@ -117,6 +132,13 @@ pub enum Event {
         bytes: u64,
         /// Their SHA-256.
         sha256: String,
+    },
+    /// The RoleBindings of a grant were removed: its certificate ended, or it was revoked or failed.
+    Unbound {
+        /// The grant.
+        grant: String,
+        /// How many.
+        bindings: u64,
     },
     /// A request waits for approvals.
     Waiting {
@@ -153,6 +175,9 @@ pub struct Intent {
     pub user: String,
     /// The O values.
     pub groups: Vec<String>,
+    /// What is bound to the grant's own group, before the certificate is delivered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bindings: Vec<GrantBinding>,
     /// Why, in the engineer's words, signed by the card.
     pub reason: String,
     /// The rules that granted it.

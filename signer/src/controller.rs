@@ -11,6 +11,8 @@
 //! It can stop after any step. The next run reads what is there and goes on: a Grant of the same request is resumed under
 //! a new intent, one of another request is a replay.
 
+mod aftercare;
+mod bindings;
 mod conditions;
 pub(crate) mod events;
 mod grants;
@@ -27,11 +29,11 @@ use crate::{
     audit::{AuditError, AuditLog, Event},
     ca::authority::Authority,
     clock::Clock,
-    grant::Grant,
+    grant::{Grant, Phase},
     metrics::Metrics,
     review::{EvidenceCache, ReviewError, Snapshot},
 };
-use futures::{FutureExt, StreamExt, TryStreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use kube::{
     Api, Client, ResourceExt,
@@ -74,6 +76,7 @@ pub struct Context {
     snapshot: watch::Receiver<Arc<Snapshot>>,
     requests: Api<CertificateSigningRequest>,
     grants: Api<Grant>,
+    role_bindings: bindings::RoleBindings,
     events: events::Events,
 }
 
@@ -161,6 +164,7 @@ impl Context {
         Self {
             requests: Api::all(parts.client.clone()),
             grants: Api::all(parts.client.clone()),
+            role_bindings: bindings::RoleBindings::new(parts.client.clone()),
             events: events::Events::new(parts.client),
             audit: parts.audit,
             authority: parts.authority,
@@ -204,9 +208,12 @@ impl Context {
     ) -> Result<(), ControllerError> {
         let mut queue = Queue::new(AT_ONCE);
         let mut running = JoinSet::new();
+        let mut aftercare = Queue::new(AT_ONCE);
+        let mut caring = JoinSet::new();
         let mut ready = Some(ready);
         let mut snapshot = self.snapshot.clone();
-        for request in self.load_open_intents().await? {
+        let mut grants = std::pin::pin!(self.heard_of_grants());
+        for request in self.take_in(grants.as_mut(), &mut aftercare).await? {
             queue.push(request, Input::Reread);
         }
         let selector = format!("spec.signerName={}", self.signer_name);
@@ -220,8 +227,26 @@ impl Context {
             while let Some((name, input)) = queue.start() {
                 running.spawn(Arc::clone(&self).work(name, input));
             }
+            while let Some((name, _)) = aftercare.start() {
+                caring.spawn(Arc::clone(&self).look_after(name));
+            }
             tokio::select! {
                 () = shutdown.cancelled() => break,
+                heard = grants.next() => match heard {
+                    Some(Ok(watcher::Event::Apply(grant) | watcher::Event::InitApply(grant))) => {
+                        if let Some((name, input)) = aftercare::due(&grant) {
+                            aftercare.push(name, input);
+                        }
+                    }
+                    // What a Grant that was deleted had bound is collected with it.
+                    Some(Ok(watcher::Event::Delete(_) | watcher::Event::Init | watcher::Event::InitDone)) => {}
+                    Some(Err(error)) => {
+                        tracing::warn!(error = %chain(&error), "the watch on grants was cut: nothing is heard of revocations; trying again");
+                    }
+                    None => break,
+                },
+                Some(Ok((name, outcome))) = caring.join_next() => aftercare.finish(&name, outcome),
+                () = aftercare.due() => {}
                 event = events.next() => match event {
                     Some(Ok(watcher::Event::Apply(request) | watcher::Event::InitApply(request))) => {
                         queue.push(request.name_any(), Input::Object(Box::new(request)));
@@ -261,7 +286,10 @@ impl Context {
             }
         }
         self.metrics.watching(false);
-        let rest = async { while running.join_next().await.is_some() {} };
+        let rest = async {
+            while running.join_next().await.is_some() {}
+            while caring.join_next().await.is_some() {}
+        };
         if tokio::time::timeout(STOP_LIMIT, rest).await.is_err() {
             tracing::warn!("stopped with requests under way; they are resumed at the next start");
         }
@@ -313,17 +341,32 @@ impl Context {
         }
     }
 
-    /// Finds the grants that an earlier process left in phase Intent; the names of their requests.
-    async fn load_open_intents(&self) -> Result<Vec<String>, ControllerError> {
+    /// Takes in all grants that there are: what is due to them later, and those that an earlier process left in phase
+    /// Intent; the names of their requests.
+    async fn take_in(
+        &self,
+        mut heard: impl Stream<Item = Result<watcher::Event<Grant>, watcher::Error>> + Unpin,
+        aftercare: &mut Queue,
+    ) -> Result<Vec<String>, ControllerError> {
         let mut requests = Vec::new();
-        let mut pages = std::pin::pin!(grants::all(&self.grants));
-        while let Some(grant) = pages
-            .try_next()
-            .await
-            .map_err(ControllerError::api("list the grants"))?
-        {
-            if grant.phase() != crate::grant::Phase::Intent {
+        while let Some(event) = heard.next().await {
+            let grant = match event {
+                Ok(watcher::Event::InitApply(grant)) => grant,
+                Ok(watcher::Event::InitDone) => break,
+                Ok(_) => continue,
+                Err(watcher::Error::InitialListFailed(error)) => {
+                    return Err(ControllerError::api("list the grants")(error));
+                }
+                Err(error) => {
+                    tracing::warn!(error = %chain(&error), "the grants cannot be listed; trying again");
+                    continue;
+                }
+            };
+            if grant.phase() != Phase::Intent {
                 self.count_living(&grant);
+                if let Some((name, input)) = aftercare::due(&grant) {
+                    aftercare.push(name, input);
+                }
                 continue;
             }
             let request = grant.spec.request.clone();

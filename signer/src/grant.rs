@@ -3,13 +3,13 @@
 //! Kubernetes deletes an issued CertificateSigningRequest after an hour; the Grant stays. Its name is derived from the
 //! request's nonce, so that creating it is also the proof that the request is used for the first time.
 
-use aws_lc_rs::digest;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use touchstone_common::grant::{GrantId, REVOCATION_REASON_ANNOTATION, REVOKED_BY_ANNOTATION};
 
 /// What was granted. Written before anything is signed.
 #[derive(Clone, Debug, PartialEq, CustomResource, Deserialize, Serialize, JsonSchema)]
@@ -25,6 +25,7 @@ use std::fmt;
     printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase","description":"Intent, Issued or Failed"}"#,
     printcolumn = r#"{"name":"Rule","type":"string","jsonPath":".spec.rules","description":"the policy's rules that granted it"}"#,
     printcolumn = r#"{"name":"Expires","type":"string","jsonPath":".status.notAfter","description":"the certificate's last second"}"#,
+    printcolumn = r#"{"name":"Revoked","type":"string","jsonPath":".status.revokedAt","description":"when it was revoked; its certificate is valid all the same"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp","description":"how long ago it was granted"}"#
 )]
 #[serde(rename_all = "camelCase")]
@@ -63,6 +64,13 @@ pub struct GrantSpec {
     /// Which policy of its process that was, 1 for the one it started with.
     #[serde(default)]
     pub policy_generation: i64,
+    /// The certificate's own group, which no other certificate carries, where a rule asks for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// What that group is bound to until the certificate ends: a RoleBinding each, by the name `touchstone-` and the
+    /// grant's, and the place in this list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bindings: Vec<GrantBinding>,
     /// What is to be signed, recorded before it is. After an interruption there can be several, the latest last: at most
     /// one of them was delivered.
     pub intents: Vec<GrantIntent>,
@@ -103,6 +111,27 @@ pub struct GrantIntent {
     pub tbs_sha256: String,
 }
 
+/// A RoleBinding that belongs to a grant.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GrantBinding {
+    /// In which namespace.
+    pub namespace: String,
+    /// `ClusterRole` or `Role`.
+    pub kind: String,
+    /// The role's name.
+    pub role: String,
+}
+
+/// That a grant is revoked, in the words of who did it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Revocation<'a> {
+    /// Who, as Kubernetes knows them.
+    pub by: &'a str,
+    /// Why.
+    pub reason: &'a str,
+}
+
 /// What came of it.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -126,6 +155,12 @@ pub struct GrantStatus {
     /// The certificate's last second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<Time>,
+    /// When its RoleBindings were removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bindings_removed_at: Option<Time>,
+    /// When the signer acted on its revocation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_at: Option<Time>,
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
@@ -168,6 +203,31 @@ impl Grant {
         self.status.as_ref()?.not_after.as_ref().map(|time| time.0)
     }
 
+    /// Whether RoleBindings of it may be left.
+    #[must_use]
+    pub fn may_be_bound(&self) -> bool {
+        let removed = |status: &GrantStatus| status.bindings_removed_at.is_some();
+        !self.spec.bindings.is_empty() && !self.status.as_ref().is_some_and(removed)
+    }
+
+    /// Whether it was revoked and nothing was done about it yet.
+    #[must_use]
+    pub fn is_to_be_revoked(&self) -> bool {
+        let done = |status: &GrantStatus| status.revoked_at.is_some();
+        self.revocation().is_some() && !self.status.as_ref().is_some_and(done)
+    }
+
+    /// Who revoked it and why, where someone did.
+    #[must_use]
+    pub fn revocation(&self) -> Option<Revocation<'_>> {
+        let annotations = self.metadata.annotations.as_ref()?;
+        let reason = annotations.get(REVOCATION_REASON_ANNOTATION);
+        Some(Revocation {
+            by: annotations.get(REVOKED_BY_ANNOTATION)?,
+            reason: reason.map_or("", String::as_str),
+        })
+    }
+
     /// Whether the CA with this fingerprint signed its certificate, and that has not ended.
     #[must_use]
     pub fn is_living_of(&self, ca: &str, now: Timestamp) -> bool {
@@ -179,23 +239,13 @@ impl Grant {
 /// The name of the grant for a request with this nonce: the same request, sent again, gives the same name.
 #[must_use]
 pub fn name_of(nonce: &[u8; 32]) -> String {
-    let digest = digest::digest(&digest::SHA256, nonce);
-    // 128 bits: nobody finds a second nonce for a name.
-    let short = digest.as_ref().get(..16).unwrap_or_default();
-    format!("g-{}", hex::encode(short))
+    GrantId::of_nonce(nonce).object_name()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use kube::CustomResourceExt;
-
-    #[test]
-    fn one_nonce_gives_one_name_and_another_gives_another() {
-        assert_eq!(name_of(&[1; 32]), name_of(&[1; 32]));
-        assert_ne!(name_of(&[1; 32]), name_of(&[2; 32]));
-        assert_eq!(name_of(&[1; 32]).len(), 34);
-    }
 
     #[test]
     fn a_grant_belongs_to_the_cluster_and_has_a_status_of_its_own() {

@@ -24,7 +24,8 @@ use touchstone_common::{
     approval::Asked,
     attestation::Roots,
     csr::Request,
-    name::UserName,
+    grant::GrantId,
+    name::{GroupName, UserName},
     policy::{Facts, KeyFacts, Policy, Stage, Verdict},
 };
 
@@ -163,9 +164,21 @@ fn judge(
         now,
     };
     let evaluation = policy.evaluate(&facts);
+    let bindings = match &evaluation.verdict {
+        Verdict::Approve { rules, .. } | Verdict::Wait { rules, .. } => policy.bindings(rules),
+        Verdict::Deny { .. } => Vec::new(),
+    };
+    check::bindings(&bindings)?;
+    let groups = {
+        let own = (!bindings.is_empty()).then(|| GrantId::of_nonce(&claims.nonce).group());
+        let mut groups: Vec<GroupName> = request.groups().iter().cloned().chain(own).collect();
+        groups.sort_unstable();
+        groups
+    };
     let intent = |ttl, rules: &[Arc<str>], approvals: Vec<Approval>| Intent {
         user: request.user().clone(),
-        groups: request.groups().to_vec(),
+        groups: groups.clone(),
+        bindings: bindings.clone(),
         public_key: request.public_key().clone(),
         ttl,
         reason: claims.reason.clone(),

@@ -7,6 +7,8 @@
     reason = "a test that panics has failed"
 )]
 
+#[path = "end_to_end/bindings.rs"]
+mod bindings;
 #[path = "end_to_end/issuing.rs"]
 mod issuing;
 #[path = "end_to_end/metrics.rs"]
@@ -19,7 +21,10 @@ mod world;
 use futures::future::join_all;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequestCondition;
 use std::{path::Path, time::Duration};
-use touchstone_common::certificate::{self, Expected};
+use touchstone_common::{
+    certificate::{self, Expected},
+    grant::GrantId,
+};
 use touchstone_signer::{
     audit::{Event, verify},
     grant::{Phase, name_of},
@@ -50,6 +55,7 @@ async fn a_granted_request_gets_a_certificate_that_verifies_and_a_record_of_it()
             public_key: alice.public_key(),
             user: &alice.user,
             groups: &request.groups,
+            grant: &GrantId::of_nonce(&request.nonce),
             ttl: request.ttl,
             trust_bundle: world.trust_bundle().as_bytes(),
             now: jiff::Timestamp::now(),

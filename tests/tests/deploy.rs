@@ -107,7 +107,7 @@ fn admission_policies_fail_closed_are_bound_and_know_the_account_that_is_deploye
     );
     let bindings = documents(&["ValidatingAdmissionPolicyBinding"]);
     let policies = documents(&["ValidatingAdmissionPolicy"]);
-    assert_eq!(policies.len(), 4);
+    assert_eq!(policies.len(), 5);
     for policy in policies {
         assert_eq!(policy["spec"]["failurePolicy"], "Fail");
         assert!(

@@ -1,7 +1,7 @@
-//! Who has access: `touchstone grants`.
+//! Who has access, and who no longer: `touchstone grants` and `touchstone revoke`, and RoleBindings of a grant's own.
 
 use serde_json::{Value, json};
-use std::fmt::Write as _;
+use std::collections::BTreeMap;
 use touchstone_tests::{
     cluster::{Cluster, Setup},
     engineer::{Engineer, Ran},
@@ -11,7 +11,11 @@ use touchstone_tests::{
 
 const ALICE: &str = "alice@example.com";
 const BOB: &str = "bob@example.com";
+const OTHER: i32 = 1;
+const USAGE: i32 = 2;
 const REFUSED: i32 = 9;
+const NAMESPACE: &str = "payments";
+const ROLE: &str = "jit-debug";
 
 /// alice of `payments`, who is granted access, and bob of `billing`, who approves things and looks.
 struct Setting {
@@ -22,6 +26,36 @@ struct Setting {
 
 impl Setting {
     fn new() -> Self {
+        Self::with_policy(|policy| policy)
+    }
+
+    /// With a rule whose grants have a group of their own, and the namespace in which it is bound.
+    fn with_bindings() -> Self {
+        let setting = Self::with_policy(|policy| {
+            let rule = "    maxTTL: 30m\n    reason:";
+            let binding = format!(
+                "    binding: {{ perGrant: {{ clusterRole: {ROLE}, namespaces: [{NAMESPACE}] }} }}\n"
+            );
+            assert!(policy.contains(rule));
+            policy.replacen(rule, &(binding + rule), 1)
+        });
+        let cluster = &setting.cluster;
+        cluster.kubectl_ok(["create", "namespace", NAMESPACE]);
+        if !cluster.is_embedded() {
+            cluster.kubectl_ok([
+                "create",
+                "clusterrole",
+                ROLE,
+                "--verb=get",
+                "--resource=pods/log",
+            ]);
+            let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/per-grant.yaml");
+            cluster.kubectl_ok(["apply", "-f", manifest]);
+        }
+        setting
+    }
+
+    fn with_policy(change: impl FnOnce(String) -> String) -> Self {
         let [alice, bob] = [(ALICE, 12_345_678), (BOB, 23_456_789)].map(|(user, serial)| {
             let options = Options {
                 serial,
@@ -34,7 +68,7 @@ impl Setting {
         });
         let users = [alice.enrolment("payments"), bob.enrolment("billing")];
         let cluster = Cluster::start(&Setup {
-            policy: policy(&users),
+            policy: change(policy(&users)),
             attestation_roots: vec![alice.attestation_root(), bob.attestation_root()],
         });
         alice.configure(&cluster);
@@ -54,6 +88,45 @@ impl Setting {
         engineer.run(arguments.iter().chain(&["--pin-file", &pin]))
     }
 
+    /// Has `engineer` reach the cluster by the credential of this account, which is the administrator's where the API is
+    /// embedded.
+    fn with_credential(&self, engineer: &Engineer, account: &str) {
+        let kubeconfig = self.cluster.kubeconfig_of(account).display().to_string();
+        let bundle = self.cluster.files().trust_bundle.display().to_string();
+        let set = ["config", "set-cluster", "demo", "--user", account];
+        let reach = ["--kubeconfig", &kubeconfig, "--trust-bundle", &bundle];
+        engineer.run(set.iter().chain(&reach)).succeeded();
+    }
+
+    /// The RoleBindings of grants, by name.
+    fn role_bindings(&self) -> Vec<Value> {
+        let arguments = ["get", "rolebindings", "-n", NAMESPACE, "-o", "json"];
+        let printed = self.cluster.kubectl_ok(arguments);
+        let list: Value = serde_json::from_str(&printed).expect("kubectl prints JSON");
+        let all = list["items"].as_array().expect("a list").iter();
+        all.filter(|binding| binding["metadata"]["labels"]["touchstone.dev/grant"].is_string())
+            .cloned()
+            .collect()
+    }
+
+    /// Whether the cluster lets alice read logs in the namespace, with this group.
+    fn may(&self, group: &str) -> bool {
+        let arguments = [
+            "auth",
+            "can-i",
+            "get",
+            "pods",
+            "--subresource=log",
+            "-n",
+            NAMESPACE,
+            "--as",
+            ALICE,
+            "--as-group",
+            group,
+        ];
+        self.cluster.kubectl(arguments).status.success()
+    }
+
     /// What bob sees.
     fn grants(&self, filters: &[&str]) -> Value {
         let command = [&["grants", "--output", "json"], filters].concat();
@@ -68,18 +141,16 @@ impl Setting {
         std::fs::write(&file, list.to_string()).expect("write the objects");
         let file = file.display().to_string();
         self.cluster.kubectl_ok(["create", "-f", &file]);
+        let mut by_status: BTreeMap<String, Vec<&str>> = BTreeMap::new();
         for grant in grants.iter().filter(|grant| grant["status"].is_object()) {
             let name = grant["metadata"]["name"].as_str().expect("a name");
             let patch = json!({ "status": grant["status"] }).to_string();
-            self.cluster.kubectl_ok([
-                "patch",
-                "grant",
-                name,
-                "--subresource=status",
-                "--type=merge",
-                "-p",
-                &patch,
-            ]);
+            by_status.entry(patch).or_default().push(name);
+        }
+        for (patch, names) in by_status {
+            let status = ["--subresource=status", "--type=merge", "-p", &patch];
+            let arguments = ["patch", "grant"].into_iter().chain(names).chain(status);
+            self.cluster.kubectl_ok(arguments);
         }
     }
 }
@@ -119,7 +190,7 @@ fn whoever_may_look_sees_who_has_access_why_and_for_how_long_and_nobody_else_doe
         assert!(live[time].is_string(), "{live}");
     }
     let printed = Setting::by(&setting.bob, &["grants"]).succeeded().stdout;
-    for shown in [ALICE, GRANTED, "INC-4211 checkout latency", "29m"] {
+    for shown in [ALICE, GRANTED, "INC-4211 checkout latency", "29m", "live"] {
         assert!(printed.contains(shown), "{shown}: {printed}");
     }
 
@@ -144,8 +215,7 @@ fn grants_are_read_page_by_page_in_the_order_of_their_ends_and_cannot_drive_the_
     let until = |time: &str| json!({ "phase": "Issued", "notAfter": time });
     let mut planted: Vec<Value> = (0..260)
         .map(|number| {
-            let mut name = String::from("g-old-");
-            write!(name, "{number:03}").expect("a string takes it");
+            let name = format!("g-old-{number:03}");
             grant(&name, "carol", "long ago", until("2026-01-01T00:00:00Z"))
         })
         .collect();
@@ -179,4 +249,143 @@ fn grants_are_read_page_by_page_in_the_order_of_their_ends_and_cannot_drive_the_
     assert!(!printed.contains('\u{1b}') && !printed.contains('\u{202e}'));
     assert!(printed.contains("second?[2J??g-b  mallory"), "{printed}");
     assert_eq!(printed.lines().count(), 4, "{printed}");
+}
+
+#[test]
+fn a_grant_with_a_binding_of_its_own_opens_a_role_until_it_is_revoked_and_revoking_says_what_stays()
+{
+    let setting = Setting::with_bindings();
+    let ran = setting.alice.login(GRANTED).succeeded();
+    assert!(ran.stdout.contains("is this grant's own"), "{ran}");
+    setting.cluster.wait_until("the grant is settled", |_| {
+        setting.grants(&[])[0]["state"] == "live"
+    });
+    let grant = setting.grants(&[])[0].clone();
+    let name = grant["name"].as_str().expect("a name");
+    let group = format!("touchstone:grant:{}", &name[2..]);
+    assert_eq!(grant["groups"], json!([GRANTED, group]));
+    let bindings = setting.role_bindings();
+    assert_eq!(bindings.len(), 1, "{bindings:?}");
+    assert_eq!(bindings[0]["subjects"][0]["name"], group.as_str());
+    let binding = format!("{NAMESPACE}/touchstone-{name}-0");
+    if !setting.cluster.is_embedded() {
+        assert!(setting.may(&group));
+        assert!(!setting.may(GRANTED));
+    }
+    // A second login goes on with the certificate that is kept, and asks for no group of a grant.
+    let status = setting
+        .alice
+        .run(["status", "--output", "json"])
+        .succeeded();
+    assert!(status.stdout.contains(&group));
+
+    // Who has no credential but a key revokes nothing, and who has no right to is refused.
+    let revoke = ["revoke", name, "--yes", "--reason", "laptop stolen\u{7f}"];
+    Setting::by(&setting.bob, &revoke).failed(USAGE, &[]);
+    let revoke = [
+        "revoke",
+        name,
+        "--yes",
+        "--reason",
+        "laptop stolen",
+        "--output",
+        "json",
+    ];
+    if !setting.cluster.is_embedded() {
+        setting.with_credential(&setting.alice, ALICE);
+        Setting::by(&setting.alice, &revoke).failed(REFUSED, &["403"]);
+    }
+    setting.with_credential(&setting.bob, BOB);
+    let dry = ["revoke", name, "--dry-run"];
+    let ran = Setting::by(&setting.bob, &dry).succeeded();
+    for said in [
+        binding.as_str(),
+        "Kubernetes knows no revocation",
+        "port-forward",
+        "would remove",
+    ] {
+        assert!(format!("{ran}").contains(said), "{said}: {ran}");
+    }
+    assert_eq!(setting.role_bindings().len(), 1);
+
+    let ran = Setting::by(&setting.bob, &revoke).succeeded();
+    let report: Value = serde_json::from_str(&ran.stdout).expect("JSON");
+    assert_eq!(report["removed"], json!([binding]));
+    assert!(report["validUntil"].is_string(), "{report}");
+    assert!(setting.role_bindings().is_empty());
+    if !setting.cluster.is_embedded() {
+        assert!(!setting.may(&group));
+    }
+    let revoked = setting.grants(&[])[0].clone();
+    assert_eq!(revoked["state"], "revoked");
+    assert_eq!(revoked["revocationReason"], "laptop stolen");
+    let by = if setting.cluster.is_embedded() {
+        "touchstone-admin"
+    } else {
+        BOB
+    };
+    assert_eq!(revoked["revokedBy"], by);
+    // Once more changes nothing, and one that is not there is not revoked.
+    Setting::by(&setting.bob, &revoke).succeeded();
+    Setting::by(&setting.bob, &["revoke", "g-none", "--yes"]).failed(REFUSED, &["404"]);
+    setting.plant(&[grant_of("g-over", json!({ "phase": "Failed" }))]);
+    Setting::by(&setting.bob, &["revoke", "g-over", "--yes"]).failed(OTHER, &["came to nothing"]);
+}
+
+fn grant_of(name: &str, status: Value) -> Value {
+    grant(name, "carol", "", status)
+}
+
+#[test]
+fn whoever_may_revoke_can_write_nothing_else_into_a_grant_and_nobody_revokes_under_another_name() {
+    let setting = Setting::new();
+    if setting.cluster.is_embedded() {
+        // It lets none but administrators write to grants.
+        return;
+    }
+    setting.plant(&[grant_of(
+        "g-1",
+        json!({ "phase": "Issued", "notAfter": "2999-01-01T00:00:00Z" }),
+    )]);
+    let patch_by = |account: &str, patch: &str| {
+        let kubeconfig = setting.cluster.kubeconfig_of(account).display().to_string();
+        let arguments = [
+            "--kubeconfig",
+            &kubeconfig,
+            "patch",
+            "grant",
+            "g-1",
+            "--type=merge",
+            "-p",
+            patch,
+        ];
+        setting.cluster.kubectl(arguments).status.success()
+    };
+    let patch = |patch: &str| patch_by(BOB, patch);
+    // Nor does whoever may do everything else.
+    let forged = json!({ "spec": { "user": "mallory" } }).to_string();
+    assert!(!patch_by("root@example.com", &forged));
+    let annotations =
+        |annotations: Value| json!({ "metadata": { "annotations": annotations } }).to_string();
+    for refused in [
+        json!({ "spec": { "user": "mallory" } }).to_string(),
+        json!({ "metadata": { "labels": { "a": "b" } } }).to_string(),
+        json!({ "metadata": { "finalizers": ["a.b/c"] } }).to_string(),
+        annotations(json!({ "a": "b" })),
+        annotations(json!({ "touchstone.dev/revocation-reason": "no name" })),
+        annotations(json!({ "touchstone.dev/revoked-by": ALICE })),
+        json!({ "metadata": { "annotations": { "touchstone.dev/revoked-by": BOB } }, "spec": { "groups": ["x"] } }).to_string(),
+    ] {
+        assert!(!patch(&refused), "{refused}");
+    }
+    assert!(patch(&annotations(
+        json!({ "touchstone.dev/revoked-by": BOB })
+    )));
+    // It stays, and stays as it is.
+    assert!(!patch(&annotations(
+        json!({ "touchstone.dev/revoked-by": Value::Null })
+    )));
+    assert!(!patch(&annotations(
+        json!({ "touchstone.dev/revocation-reason": "later" })
+    )));
 }

@@ -170,6 +170,9 @@ impl World {
         let first = names.lines().next().and_then(|line| line.split_once('/'));
         let (_, name) = first.expect("a grant");
         grants(&[name]).succeeded();
+        self.bob
+            .run(["revoke", name, "--yes", "--reason", "to see it done"])
+            .succeeded();
         // Ends by itself: without an end of its own a watch goes on.
         grants(&["--watch", "--request-timeout=2s"]);
     }

@@ -1,4 +1,4 @@
-//! `touchstone grants`: who has access.
+//! `touchstone grants` and `revoke`: who has access, and who no longer.
 
 use super::{ApproverArgs, CardArgs, PinArgs};
 use clap::Args;
@@ -47,6 +47,25 @@ pub struct Grants {
     /// Also those that ended or came to nothing
     #[arg(long)]
     pub all: bool,
+    /// The cluster.
+    #[command(flatten)]
+    pub from: GrantsArgs,
+}
+
+/// `revoke`.
+#[derive(Debug, Args)]
+pub struct Revoke {
+    /// The grant, as `touchstone grants` names it
+    pub name: String,
+    /// Why, for the record
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub reason: String,
+    /// Show what would end and what would not, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
     /// The cluster.
     #[command(flatten)]
     pub from: GrantsArgs,

@@ -28,31 +28,31 @@ pub(super) fn run(args: &Grants, output: Output) -> Result<(), Error> {
             "Nobody has access by a grant. Those that ended are shown with --all."
         });
     }
-    output.data(&grants, |grants| text(grants, args.all, now))
+    output.data(&grants, |grants| text(grants, now))
 }
 
-fn text(grants: &[Grant], all: bool, now: Timestamp) -> String {
+fn text(grants: &[Grant], now: Timestamp) -> String {
     if grants.is_empty() {
         return String::new();
     }
-    let rows: Vec<Vec<String>> = grants.iter().map(|grant| row(grant, all, now)).collect();
-    let mut headings = vec![
-        "NAME",
-        "USER",
-        "GROUPS",
-        "REASON",
-        "RULE",
-        "APPROVED BY",
-        "SINCE",
-        "LEFT",
-    ];
-    if all {
-        headings.push("STATE");
-    }
-    table(&headings, &rows)
+    let rows: Vec<Vec<String>> = grants.iter().map(|grant| row(grant, now)).collect();
+    table(
+        &[
+            "NAME",
+            "USER",
+            "GROUPS",
+            "REASON",
+            "RULE",
+            "APPROVED BY",
+            "SINCE",
+            "LEFT",
+            "STATE",
+        ],
+        &rows,
+    )
 }
 
-fn row(grant: &Grant, all: bool, now: Timestamp) -> Vec<String> {
+fn row(grant: &Grant, now: Timestamp) -> Vec<String> {
     let since = grant.since.map_or_else(String::new, |since| {
         span(now.duration_since(since).as_secs().max(0))
     });
@@ -61,12 +61,11 @@ fn row(grant: &Grant, all: bool, now: Timestamp) -> Vec<String> {
         .map(|until| until.duration_since(now).as_secs())
         .filter(|left| *left >= 0)
         .map_or_else(String::new, span);
-    let state = grant.state.word().to_owned();
     let why = match &grant.message {
         Some(message) if grant.reason.is_empty() => message.clone(),
         _ => grant.reason.clone(),
     };
-    let mut cells = vec![
+    vec![
         grant.name.clone(),
         grant.user.clone(),
         grant.groups.join(", "),
@@ -74,13 +73,16 @@ fn row(grant: &Grant, all: bool, now: Timestamp) -> Vec<String> {
         grant.rules.join(", "),
         approved_by(grant),
         since,
-        // What has no end yet says why.
-        if left.is_empty() { state.clone() } else { left },
-    ];
-    if all {
-        cells.push(state);
+        left,
+        state(grant),
+    ]
+}
+
+fn state(grant: &Grant) -> String {
+    match &grant.revoked_by {
+        Some(by) => format!("{}, revoked by {by}", grant.state.word()),
+        None => grant.state.word().to_owned(),
     }
-    cells
 }
 
 fn approved_by(grant: &Grant) -> String {
@@ -110,7 +112,12 @@ mod tests {
             request: "touchstone-alice-x".into(),
             since: Some("2026-07-01T10:00:00Z".parse().unwrap()),
             until: Some("2026-07-01T10:30:00Z".parse().unwrap()),
+            bindings: Vec::new(),
             fingerprint: None,
+            revoked_by: None,
+            revocation_reason: None,
+            revoked_at: None,
+            uid: None,
             message: None,
         }
     }
@@ -119,9 +126,9 @@ mod tests {
     fn a_list_says_who_has_access_why_by_whom_and_for_how_long_still() {
         let now = "2026-07-01T10:10:00Z".parse().unwrap();
         assert_eq!(
-            text(&[grant()], false, now),
-            "NAME  USER   GROUPS  REASON          RULE      APPROVED BY                    SINCE  LEFT\n\
-             g-1   alice  a, b    INC-1 checkout  payments  bob, someone who did not sign  10m    20m\n"
+            text(&[grant()], now),
+            "NAME  USER   GROUPS  REASON          RULE      APPROVED BY                    SINCE  LEFT  STATE\n\
+             g-1   alice  a, b    INC-1 checkout  payments  bob, someone who did not sign  10m    20m   live\n"
         );
     }
 
@@ -132,7 +139,7 @@ mod tests {
             state: State::Ended,
             ..grant()
         };
-        assert!(text(&[ended], true, now).contains("1h  ended  ended"));
+        assert!(text(&[ended], now).contains("  1h           ended\n"));
     }
 
     #[test]
@@ -143,7 +150,7 @@ mod tests {
             user: "\u{202e}ecila".into(),
             ..grant()
         };
-        let text = text(&[grant], false, now);
+        let text = text(&[grant], now);
         assert!(text.contains("x?[2J?g-2"), "{text:?}");
         assert!(
             text.contains("?ecila") && text.lines().count() == 2,

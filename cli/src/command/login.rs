@@ -30,6 +30,7 @@ use touchstone_common::{
     certificate::{Expected, Issued, verify_issued},
     claims::{Claims, Reason},
     csr::{self, Draft},
+    grant::{GrantId, is_own_group},
     key::PublicKey,
     name::{GroupName, MAX_GROUPS, UserName},
     ttl::Ttl,
@@ -43,6 +44,8 @@ struct Asked {
     user: UserName,
     groups: Vec<GroupName>,
     ttl: Ttl,
+    /// The grant that is to be: its own group may come with those asked for.
+    grant: GrantId,
     slot: Slot,
     yubikey: u32,
     public_key: PublicKey,
@@ -199,17 +202,18 @@ impl<'a> Session<'a> {
             Some(PinPolicy::Never) => None,
             _ => Some(talk::verified_pin(&mut *signer::lock(&card), &*self.talk)?),
         };
+        let [nonce, token] = [random()?, random()?];
         let asked = Asked {
             user,
             groups,
             ttl: args.ttl,
+            grant: GrantId::of_nonce(&nonce),
             slot: args.slot,
             yubikey,
             public_key: public_key.clone(),
             reason: args.reason.clone(),
         };
 
-        let [nonce, token] = [random()?, random()?];
         let anonymous = matches!(self.cluster.reach(), Reach::Server { .. });
         let draft = Draft {
             user: asked.user.clone(),
@@ -339,6 +343,7 @@ impl<'a> Session<'a> {
                 public_key: &asked.public_key,
                 user: &asked.user,
                 groups: &asked.groups,
+                grant: &asked.grant,
                 ttl: asked.ttl,
                 trust_bundle: self.cluster.trust_bundle(),
                 now: Timestamp::now(),
@@ -409,10 +414,17 @@ fn report(
     };
     output.data(&logged_in, |one| {
         let left = one.not_after.duration_since(Timestamp::now()).as_secs();
-        pairs(&[
+        let mut rows = vec![
             ("logged in to", one.cluster.to_owned()),
             ("as", one.user.to_owned()),
             ("groups", one.groups.join(", ")),
+        ];
+        if let Some(group) = one.groups.iter().find(|group| is_own_group(group)) {
+            let words =
+                "is this grant's own, bound until the certificate ends or the grant is revoked";
+            rows.push(("of which", format!("{group} {words}")));
+        }
+        rows.extend([
             (
                 "until",
                 format!(
@@ -422,7 +434,8 @@ fn report(
                 ),
             ),
             ("certificate", one.certificate_path.clone()),
-        ])
+        ]);
+        pairs(&rows)
     })
 }
 
@@ -431,6 +444,7 @@ fn asked_before(pending: &Pending) -> Option<Asked> {
         user: UserName::parse(&pending.user).ok()?,
         groups: groups(&pending.groups).ok()?,
         ttl: Ttl::from_secs(pending.ttl_seconds.into()).ok()?,
+        grant: GrantId::parse(&pending.grant)?,
         slot: pending.slot.parse::<Slot>().ok()?,
         yubikey: pending.yubikey,
         public_key: hex::decode(&pending.spki)
@@ -448,6 +462,7 @@ fn pending(asked: &Asked, submitted: &Submitted, token: Option<ReadToken>) -> Pe
         user: asked.user.as_str().to_owned(),
         groups: names(&asked.groups),
         ttl_seconds: asked.ttl.as_secs(),
+        grant: asked.grant.as_str().to_owned(),
         yubikey: asked.yubikey,
         slot: asked.slot.to_string(),
         spki: hex::encode(asked.public_key.spki_der()),
@@ -460,7 +475,7 @@ fn credential(cluster: &str, asked: &Asked, request: &str, issued: Issued) -> Cr
     Credential {
         cluster: cluster.to_owned(),
         user: asked.user.as_str().to_owned(),
-        groups: names(&asked.groups),
+        groups: names(&issued.groups),
         not_before: issued.validity.not_before,
         not_after: issued.validity.not_after,
         serial: issued.serial,

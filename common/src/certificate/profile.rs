@@ -4,7 +4,7 @@ use super::{CaCertificate, CertificateError};
 use crate::{
     asn1, csr,
     key::PublicKey,
-    name::{self, GroupName, MAX_GROUPS, MAX_NAME_CHARS, NameError, UserName},
+    name::{self, GroupName, MAX_CERTIFICATE_GROUPS, MAX_NAME_CHARS, NameError, UserName},
     x509,
 };
 use const_oid::ObjectIdentifier;
@@ -130,7 +130,7 @@ impl Profile<'_> {
             Self::Canary { user } => Ok(csr::subject(user.as_str(), &[])),
             Self::ClientLeaf { user, groups } => {
                 let sorted = super::sorted(groups);
-                if !(1..=MAX_GROUPS).contains(&sorted.len()) {
+                if !(1..=MAX_CERTIFICATE_GROUPS).contains(&sorted.len()) {
                     return Err(CertificateError::Groups(sorted.len()));
                 }
                 Ok(csr::subject(user.as_str(), groups))

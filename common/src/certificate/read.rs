@@ -4,7 +4,7 @@ use super::{CertificateError, LABEL, Validity, profile::CLIENT_AUTH};
 use crate::{
     csr,
     key::{Accept, PublicKey},
-    name::{GroupName, UserName},
+    name::{GroupName, MAX_CERTIFICATE_GROUPS, UserName},
     pem,
     x509::{self, Certificate, ReadError},
 };
@@ -253,7 +253,7 @@ impl ClientIdentity {
         if purposes.as_deref() != Some(&[CLIENT_AUTH]) {
             return Err(CertificateError::ExtendedKeyUsage);
         }
-        let (user, groups) = csr::read_subject(certificate.subject)?;
+        let (user, groups) = csr::read_subject(certificate.subject, MAX_CERTIFICATE_GROUPS)?;
         Ok(Self {
             user,
             groups,

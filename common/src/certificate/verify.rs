@@ -4,6 +4,7 @@ use super::{
     CaCertificate, CertificateError, ClientIdentity, LABEL, Validity, profile::CLIENT_AUTH, sorted,
 };
 use crate::{
+    grant::GrantId,
     key::PublicKey,
     name::{GroupName, UserName},
     pem,
@@ -26,6 +27,8 @@ pub struct Expected<'a> {
     pub user: &'a UserName,
     /// The groups asked for, any order.
     pub groups: &'a [GroupName],
+    /// The grant of the request: its own group, and no other, may stand beside those asked for.
+    pub grant: &'a GrantId,
     /// The lifetime asked for: the certificate may live shorter, not longer.
     pub ttl: Ttl,
     /// The trust bundle, PEM: the root (or the root-less issuing CA).
@@ -39,6 +42,8 @@ pub struct Expected<'a> {
 pub struct Issued {
     /// The leaf, DER.
     pub leaf_der: Vec<u8>,
+    /// The groups that the leaf carries, sorted.
+    pub groups: Vec<GroupName>,
     /// The whole chain as delivered, PEM, leaf first.
     pub chain_pem: String,
     /// Dates of the leaf.
@@ -72,6 +77,7 @@ pub fn verify_issued(
     Ok(Issued {
         chain_pem: chain.iter().map(|der| pem::encode(LABEL, der)).collect(),
         leaf_der: leaf_der.clone(),
+        groups: identity.groups,
         validity: identity.validity,
         fingerprint: identity.fingerprint,
         serial: identity.serial,
@@ -88,7 +94,9 @@ fn check_identity(found: &ClientIdentity, expected: &Expected<'_>) -> Result<(),
             expected: expected.user.clone(),
         });
     }
-    if sorted(&found.groups) != sorted(expected.groups) {
+    let own = |group: &GroupName| expected.grant.is_group(group);
+    let beside = found.groups.iter().filter(|group| !own(group)).cloned();
+    if sorted(&beside.collect::<Vec<_>>()) != sorted(expected.groups) {
         return Err(CertificateError::WrongGroups);
     }
     Ok(())

@@ -9,7 +9,7 @@ use crate::{
     claims::Claims,
     evidence::Evidence,
     key::{self, Accept, PublicKey, SignatureAlgorithm},
-    name::{GroupName, MAX_GROUPS, UserName, quoted},
+    name::{GroupName, MAX_GROUPS, NameError, UserName, is_touchstones, quoted},
     oid, pem,
     x509::{self, ReadError},
 };
@@ -37,7 +37,8 @@ impl Request {
     /// As [`Request::from_pem`].
     pub fn from_der(der: &[u8]) -> Result<Self, CsrError> {
         let (parts, public_key) = Parts::verified(der)?;
-        let (user, groups) = read_subject(parts.subject)?;
+        let (user, groups) = read_subject(parts.subject, MAX_GROUPS)?;
+        refuse_touchstones(&user, &groups)?;
         let (claims, evidence) = read_attributes(parts.attributes)?;
         Ok(Self {
             user,
@@ -102,7 +103,10 @@ impl<'a> Parts<'a> {
 }
 
 /// Exactly one CN, at least one O, nothing else; the groups sorted.
-pub(crate) fn read_subject(subject: &[u8]) -> Result<(UserName, Vec<GroupName>), CsrError> {
+pub(crate) fn read_subject(
+    subject: &[u8],
+    most_groups: usize,
+) -> Result<(UserName, Vec<GroupName>), CsrError> {
     let attributes = x509::attributes(subject).map_err(|error| match error {
         ReadError::Der(error) => in_part("the subject")(error),
         _ => CsrError::MultiValuedRdn,
@@ -119,7 +123,7 @@ pub(crate) fn read_subject(subject: &[u8]) -> Result<(UserName, Vec<GroupName>),
     let [user] = users.as_slice() else {
         return Err(CsrError::CommonNames(users.len()));
     };
-    if !(1..=MAX_GROUPS).contains(&groups.len()) {
+    if !(1..=most_groups).contains(&groups.len()) {
         return Err(CsrError::Groups(groups.len()));
     }
     let user = UserName::parse(user).map_err(|error| CsrError::User {
@@ -140,6 +144,23 @@ pub(crate) fn read_subject(subject: &[u8]) -> Result<(UserName, Vec<GroupName>),
         return Err(CsrError::DuplicateGroup(quoted(twice.as_str())));
     }
     Ok((user, groups))
+}
+
+/// Certificates carry groups of Touchstone's own, which the signer gives; nobody may ask for one.
+fn refuse_touchstones(user: &UserName, groups: &[GroupName]) -> Result<(), CsrError> {
+    if is_touchstones(user.as_str()) {
+        return Err(CsrError::User {
+            name: quoted(user.as_str()),
+            error: NameError::Touchstone,
+        });
+    }
+    match groups.iter().find(|group| is_touchstones(group.as_str())) {
+        Some(group) => Err(CsrError::Group {
+            name: quoted(group.as_str()),
+            error: NameError::Touchstone,
+        }),
+        None => Ok(()),
+    }
 }
 
 /// The claims exactly once, the evidence at most once, nothing else.

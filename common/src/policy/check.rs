@@ -98,6 +98,10 @@ pub(super) fn policy(wire: wire::Policy, digest: [u8; 32]) -> Result<Policy, Vec
             by_creator,
             teams: check.team_names,
             index: Index::of(&rules),
+            per_grant: rules
+                .iter()
+                .filter_map(|rule| Some((rule.name.clone(), rule.per_grant.clone()?)))
+                .collect(),
             rules,
             sorted,
             digest,

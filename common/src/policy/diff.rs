@@ -245,6 +245,9 @@ fn conditions(rule: &Rule) -> Vec<(&'static str, String)> {
             all.push(("key.touch", device.touch.to_string()));
         }
     }
+    if let Some(per_grant) = &rule.per_grant {
+        all.push(("binding.perGrant", per_grant.to_string()));
+    }
     if !rule.stages.is_empty() {
         let stages: Vec<_> = rule.stages.iter().map(ToString::to_string).collect();
         all.push(("approvals", stages.join(" and ")));

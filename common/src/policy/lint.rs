@@ -22,6 +22,9 @@ use std::{
 /// Where Kubernetes keeps its own: whoever may change what runs there can take the cluster.
 const SYSTEM_NAMESPACE: &str = "kube-system";
 
+/// Kubernetes' own roles that may write RoleBindings (plugin/pkg/auth/authorizer/rbac/bootstrappolicy).
+const CAN_BIND_ROLES: [&str; 2] = ["admin", "cluster-admin"];
+
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
@@ -217,6 +220,25 @@ impl Look<'_> {
         }
         if let Some(approvals) = rule.approvals.as_ref() {
             self.approvals(approvals);
+        }
+        if let Some(binding) = rule.binding.as_ref() {
+            self.per_grant(&binding.value.per_grant);
+        }
+    }
+
+    fn per_grant(&mut self, per_grant: &wire::PerGrant) {
+        let role = per_grant.cluster_role.as_ref();
+        if let Some(at) = role.filter(|at| CAN_BIND_ROLES.contains(&at.value.as_str())) {
+            let message = format!(
+                "who has ClusterRole {:?} in a namespace can bind roles there, and so keep access beyond their grant",
+                at.value
+            );
+            self.warn("outlasts-grant", Some(at.position), message);
+        }
+        let mut namespaces = per_grant.namespaces.value.iter();
+        if let Some(at) = namespaces.find(|at| at.value == SYSTEM_NAMESPACE) {
+            let message = format!("what runs the cluster is in {SYSTEM_NAMESPACE}");
+            self.warn("takes-in-kube-system", Some(at.position), message);
         }
     }
 

@@ -1,6 +1,7 @@
 //! A checked rule.
 
 use super::{
+    binding::PerGrant,
     evaluate::Facts,
     hours::Hours,
     key::KeyCondition,
@@ -33,6 +34,8 @@ pub struct Rule {
     pub(super) stages: Vec<Stage>,
     /// How long a request waits for them.
     pub(super) wait_for: WaitLimit,
+    /// What is bound to the own group of each certificate.
+    pub(super) per_grant: Option<PerGrant>,
 }
 
 /// Who a rule is for: anyone named, in a team, or in a Kubernetes group.

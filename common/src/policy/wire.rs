@@ -230,7 +230,45 @@ pub(crate) struct Rule {
     #[serde(default)]
     #[schemars(with = "WaitLimit")]
     pub(crate) wait_for: Given<At<String>>,
+    /// What the certificate's own group is bound to for as long as it is valid.
+    #[serde(default)]
+    pub(crate) binding: Given<At<Binding>>,
 }
+
+/// What a certificate's own group is bound to.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Binding {
+    /// Each certificate carries a group of its own, `touchstone:grant:` and the grant's number, and the signer binds it to
+    /// this role in these namespaces, until the certificate ends or the grant is revoked.
+    pub(crate) per_grant: PerGrant,
+}
+
+/// A role and where it is bound: `clusterRole` or `role`, one of the two.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct PerGrant {
+    /// A ClusterRole.
+    #[serde(default)]
+    #[schemars(length(min = 1, max = 253))]
+    pub(crate) cluster_role: Given<At<String>>,
+    /// A Role, one of this name in each of the namespaces.
+    #[serde(default)]
+    #[schemars(length(min = 1, max = 253))]
+    pub(crate) role: Given<At<String>>,
+    /// The namespaces, by name.
+    #[schemars(with = "Vec<Namespace>", length(min = 1, max = 16))]
+    pub(crate) namespaces: At<Vec<At<String>>>,
+}
+
+/// The name of a namespace.
+#[derive(Debug, JsonSchema)]
+#[schemars(inline)]
+struct Namespace(
+    #[expect(dead_code, reason = "a name for the schema")]
+    #[schemars(regex(pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"))]
+    String,
+);
 
 /// A namespace, or a pattern of namespaces such as `team-*`.
 #[derive(Debug, JsonSchema)]

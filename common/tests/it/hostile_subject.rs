@@ -182,3 +182,19 @@ fn an_attribute_with_a_third_field_is_refused() {
     ])]);
     assert!(is_der_error(&Parts::subject(&[&cn("alice"), &three])));
 }
+
+#[test]
+fn a_group_of_touchstones_own_is_refused_in_every_spelling() {
+    for name in [
+        "touchstone:grant:0123456789abcdef0123456789abcdef",
+        "Touchstone:grant:x",
+        "ｔｏｕｃｈｓｔｏｎｅ:x",
+        "touchstone：signer",
+    ] {
+        assert_eq!(
+            name_error(&groups(&[name])),
+            NameError::Touchstone,
+            "{name}"
+        );
+    }
+}

@@ -20,6 +20,7 @@ use touchstone_common::{
     },
     csr::{self, CsrError, Request},
     evidence::Evidence,
+    grant::GrantId,
     key::{KeyAlgorithm, PublicKey, SigningKey as _, SoftwareKey},
     ttl::Ttl,
 };
@@ -413,6 +414,7 @@ fn a_rootless_issuing_ca_stands_in_the_bundle_itself() {
         public_key: key.public_key(),
         user: &alice,
         groups: &groups,
+        grant: &GrantId::of_nonce(&[7; 32]),
         ttl: Ttl::from_secs(3600).unwrap(),
         trust_bundle: bundle.as_bytes(),
         now: now(),

@@ -12,6 +12,7 @@ use touchstone_common::{
     claims::{Claims, Reason},
     csr::{Draft, Request, to_pem},
     evidence::Evidence,
+    grant::GrantId,
     key::{KeyAlgorithm, PublicKey, SigningKey as _, SoftwareKey},
     name::{ClusterName, GroupName, UserName},
     ttl::Ttl,
@@ -119,11 +120,14 @@ fn read_everything(bytes: &[u8]) {
 static ALICE: LazyLock<UserName> = LazyLock::new(|| user("alice"));
 static DEV: LazyLock<[GroupName; 1]> = LazyLock::new(|| [group("dev")]);
 
+static GRANT: LazyLock<GrantId> = LazyLock::new(|| GrantId::of_nonce(&[7; 32]));
+
 fn expected(trust_bundle: &[u8]) -> Expected<'_> {
     Expected {
         public_key: KEY.public_key(),
         user: &ALICE,
         groups: &*DEV,
+        grant: &GRANT,
         ttl: Ttl::from_secs(1800).unwrap(),
         trust_bundle,
         now: now(),

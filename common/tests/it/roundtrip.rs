@@ -5,6 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use touchstone_common::{
     certificate::{CertificateError, ClientIdentity, Expected, from_pem_bundle, verify_issued},
     csr::{Request, to_pem},
+    grant::GrantId,
     key::{KeyAlgorithm, SigningKey as _, SoftwareKey},
     ttl::Ttl,
 };
@@ -43,6 +44,7 @@ fn an_issued_chain_is_what_was_asked_for() {
             public_key: key.public_key(),
             user: &user("alice@example.com"),
             groups: &[group("oncall"), group("dev")],
+            grant: &GrantId::of_nonce(&[7; 32]),
             ttl: Ttl::from_secs(1800).unwrap(),
             trust_bundle: bundle.as_bytes(),
             now: now(),
@@ -69,6 +71,7 @@ fn a_certificate_that_has_ended_is_refused() {
         public_key: key.public_key(),
         user: &user("alice"),
         groups: &[group("dev")],
+        grant: &GrantId::of_nonce(&[7; 32]),
         ttl: Ttl::from_secs(1800).unwrap(),
         trust_bundle: bundle.as_bytes(),
         now: later,

@@ -3,7 +3,8 @@
 use super::{Context, ControllerError, code};
 use crate::{
     grant::{
-        Grant, GrantApproval, GrantIntent, GrantRequest, GrantSpec, GrantStatus, Phase, name_of,
+        Grant, GrantApproval, GrantBinding, GrantIntent, GrantRequest, GrantSpec, GrantStatus,
+        Phase, name_of,
     },
     review::Intent,
 };
@@ -105,6 +106,16 @@ pub(super) fn of(
             ttl_seconds: i64::from(intent.ttl().as_secs()),
             policy_sha256: hex::encode(intent.policy_digest()),
             policy_generation: i64::try_from(intent.policy_generation()).unwrap_or(i64::MAX),
+            group: (!intent.bindings().is_empty()).then(|| intent.grant_id().group_name()),
+            bindings: intent
+                .bindings()
+                .iter()
+                .map(|binding| GrantBinding {
+                    namespace: binding.namespace.to_string(),
+                    kind: binding.kind.to_string(),
+                    role: binding.role.to_string(),
+                })
+                .collect(),
             intents: vec![to_sign],
         },
     )
@@ -132,6 +143,10 @@ impl Context {
         match found.phase() {
             phase @ (Phase::Issued | Phase::Failed) => Ok(Claim::Ended(phase)),
             Phase::Intent => {
+                if found.spec.bindings != grant.spec.bindings {
+                    // The policy changed meanwhile: what an earlier try bound would be found no more.
+                    self.unbind(&found).await?;
+                }
                 // A write of an earlier try can still arrive: what it delivers must be known as ours.
                 let mut intents = std::mem::take(&mut found.spec.intents);
                 intents.extend(grant.spec.intents.iter().cloned());
@@ -218,6 +233,6 @@ pub(super) fn issued(
         serial_number: Some(serial_number.to_owned()),
         issued_at: second(issued_at),
         not_after: second(not_after),
-        message: None,
+        ..GrantStatus::default()
     }
 }

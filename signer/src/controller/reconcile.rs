@@ -1,7 +1,9 @@
 //! One request, brought as far as it goes.
 
 use super::{
-    Context, ControllerError, OpenIntent, chain,
+    Context, ControllerError, OpenIntent,
+    bindings::Bound,
+    chain,
     conditions::{self, Kind, State},
     events::Level,
     grants::{self, Claim},
@@ -163,6 +165,12 @@ impl Context {
         self.audit
             .append(now, Event::Intent(Box::new(record)))
             .await?;
+        let grant = match self.bound(grant).await? {
+            Ok(grant) => grant,
+            Err(Hindrance { reason, message }) => {
+                return self.fail(subject, reason, &message).await;
+            }
+        };
         if conditions::state(&subject.request) == State::Pending {
             let rules = intent.rules().join(", ");
             let mut message = format!("granted by rule {rules} for {}", intent.ttl());
@@ -173,6 +181,10 @@ impl Context {
                 .collect();
             if !approvers.is_empty() {
                 message = format!("{message}, approved by {}", approvers.join(", "));
+            }
+            if !intent.bindings().is_empty() {
+                let group = intent.grant_id().group_name();
+                message = format!("{message}, with the group {group} of its own");
             }
             conditions::add(
                 &mut subject.request,
@@ -247,6 +259,34 @@ impl Context {
         Ok(Outcome::Done)
     }
 
+    /// Makes the RoleBindings of a grant, if it has any, and sees to it that it is not revoked: as it is then, or what hinders.
+    async fn bound(&self, grant: Grant) -> Result<Result<Grant, Hindrance>, ControllerError> {
+        let mut grant = grant;
+        if !grant.spec.bindings.is_empty() {
+            if let Bound::Refused(why) = self.bind(&grant).await? {
+                return Ok(Err(Hindrance {
+                    reason: "CannotBind",
+                    message: format!(
+                        "{why}. Tell whoever runs the signer: docs/grants.md says what it needs to make RoleBindings"
+                    ),
+                }));
+            }
+            // Read after they were made: who revokes it from here on finds them, and who did before is seen now.
+            grant = self
+                .grants
+                .get(&grant.name_any())
+                .await
+                .map_err(ControllerError::api("read the grant"))?;
+        }
+        Ok(match grant.revocation() {
+            None => Ok(grant),
+            Some(revocation) => Err(Hindrance {
+                reason: "Revoked",
+                message: format!("its grant was revoked by {}", revocation.by),
+            }),
+        })
+    }
+
     /// The grant says issued, and this state of the request has no certificate: the state is old, or someone restored
     /// the request from a backup. Nothing is signed twice.
     async fn after_issued(&self, subject: Subject) -> Result<Outcome, ControllerError> {
@@ -292,6 +332,12 @@ impl Context {
     }
 }
 
+/// What keeps a request from being granted for good, as a condition says it.
+struct Hindrance {
+    reason: &'static str,
+    message: String,
+}
+
 fn record_of(
     intent: &Intent,
     subject: &Subject,
@@ -305,6 +351,7 @@ fn record_of(
         grant: grant.name_any(),
         user: spec.user.clone(),
         groups: spec.groups.clone(),
+        bindings: spec.bindings.clone(),
         reason: spec.reason.clone(),
         rules: spec.rules.clone(),
         approvers: spec.approvers.clone(),

@@ -8,7 +8,7 @@ use touchstone_common::{
     claims::Claims,
     csr::Request,
     name::{ClusterName, UserName},
-    policy::{Evaluation, Policy, Tie, User},
+    policy::{Binding, Evaluation, MAX_BINDINGS, Policy, Tie, User},
     ttl::{Ttl, WaitLimit},
 };
 
@@ -63,6 +63,20 @@ pub(super) fn usages(usages: &[String]) -> Result<(), Denial> {
             "spec.usages must be exactly [\"client auth\"]; log in with `touchstone login`",
         )),
     }
+}
+
+/// Each is an object in the cluster, written before the certificate is delivered.
+pub(super) fn bindings(bindings: &[Binding]) -> Result<(), Denial> {
+    if bindings.len() <= MAX_BINDINGS {
+        return Ok(());
+    }
+    Err(denial(
+        "TooManyBindings",
+        format!(
+            "the certificate would come with {} RoleBindings, and at most {MAX_BINDINGS} are made: ask for fewer groups at once",
+            bindings.len()
+        ),
+    ))
 }
 
 /// What Kubernetes was asked and what the card signed must be the same, or someone between them changed it.

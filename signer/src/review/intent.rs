@@ -5,9 +5,10 @@ use jiff::Timestamp;
 use std::sync::Arc;
 use touchstone_common::{
     claims::Reason,
+    grant::GrantId,
     key::PublicKey,
     name::{GroupName, UserName},
-    policy::Missing,
+    policy::{Binding, Missing},
     ttl::Ttl,
 };
 
@@ -28,6 +29,7 @@ pub struct Intent {
     pub(super) policy_generation: u64,
     pub(super) approvals: Vec<Approval>,
     pub(super) unsigned_approval: bool,
+    pub(super) bindings: Vec<Binding>,
 }
 
 impl Intent {
@@ -36,7 +38,7 @@ impl Intent {
     pub fn user(&self) -> &UserName {
         &self.user
     }
-    /// The groups: the O values, sorted.
+    /// The groups: the O values, sorted; the grant's own among them, where something is bound to it.
     #[must_use]
     pub fn groups(&self) -> &[GroupName] {
         &self.groups
@@ -95,6 +97,16 @@ impl Intent {
     #[must_use]
     pub fn has_unsigned_approval(&self) -> bool {
         self.unsigned_approval
+    }
+    /// What is bound to the grant's own group.
+    #[must_use]
+    pub fn bindings(&self) -> &[Binding] {
+        &self.bindings
+    }
+    /// Which grant it is.
+    #[must_use]
+    pub fn grant_id(&self) -> GrantId {
+        GrantId::of_nonce(&self.nonce)
     }
     /// The generation of that policy.
     #[must_use]

@@ -327,6 +327,10 @@ impl World {
         self.api.client(identity, "default")
     }
 
+    pub(crate) fn administrator(&self) -> Client {
+        self.client("admin", ADMINISTRATORS)
+    }
+
     fn requests(&self) -> Api<CertificateSigningRequest> {
         Api::all(self.client("admin", ADMINISTRATORS))
     }

@@ -25,7 +25,7 @@ const PEOPLE: &[(&str, &str)] = &[
     ("alice@example.com", "touchstone-engineers"),
     (
         "bob@example.com",
-        "touchstone-engineers,touchstone-approvers",
+        "touchstone-engineers,touchstone-approvers,touchstone-revokers",
     ),
     ("mallory@example.com", "touchstone-engineers"),
     ("touchstone-bundle-sync", "nodes"),

@@ -24,6 +24,7 @@ use touchstone_common::{
     certificate::{Expected, verify_issued},
     claims::{Claims, Reason},
     csr::{self, Draft},
+    grant::GrantId,
     key::{KeyAlgorithm, SigningKey as _, SoftwareKey},
 };
 
@@ -164,6 +165,7 @@ impl Session<'_> {
                 public_key: &public_key,
                 user: &user,
                 groups: &groups,
+                grant: &GrantId::of_nonce(&draft.claims.nonce),
                 ttl: args.ttl,
                 trust_bundle: self.cluster.trust_bundle(),
                 now: Timestamp::now(),
@@ -172,7 +174,7 @@ impl Session<'_> {
         Ok(SoftwareCredential {
             certificate: SoftwareCertificate {
                 user: user.as_str().to_owned(),
-                groups: names(&groups),
+                groups: names(&issued.groups),
                 not_before: issued.validity.not_before,
                 not_after: issued.validity.not_after,
                 serial_number: issued.serial,

@@ -5,6 +5,7 @@ use crate::{
     name::{ClusterName, GroupName},
     policy::{
         at::At,
+        binding::{PerGrant, RoleKind},
         hours::{Days, Hours, Minute},
         pattern::{Pattern, PatternError, TEMPLATE, after_reserved, is_label, is_reserved},
         rule::{Decision, ReasonCondition, Rule, Stage, Who},
@@ -26,6 +27,10 @@ const MAX_REGEXES: usize = 256;
 const MAX_REASON: u16 = 512;
 /// The most approvals a stage may ask for.
 const MAX_COUNT: u16 = 16;
+/// The most namespaces that a rule may bind in.
+const MAX_NAMESPACES: usize = 16;
+/// The most characters of a role's name.
+const MAX_ROLE: usize = 253;
 
 impl Check {
     pub(super) fn rule(
@@ -61,6 +66,7 @@ impl Check {
             decision,
             stages: self.stages(wire, decision),
             wait_for: self.wait_for(wire, decision).unwrap_or(wait_for),
+            per_grant: wire.binding.as_ref().and_then(|at| self.per_grant(at)),
         }
     }
 
@@ -69,6 +75,7 @@ impl Check {
             ("maxTTL", wire.max_ttl.as_ref().map(|at| at.position)),
             ("reason", wire.reason.as_ref().map(|at| at.position)),
             ("key", wire.key.as_ref().map(|at| at.position)),
+            ("binding", wire.binding.as_ref().map(|at| at.position)),
         ] {
             if position.is_some() {
                 self.find(
@@ -314,6 +321,55 @@ impl Check {
         }
     }
 
+    fn per_grant(&mut self, at: &At<wire::Binding>) -> Option<PerGrant> {
+        let wire = &at.value.per_grant;
+        let role = match (wire.cluster_role.as_ref(), wire.role.as_ref()) {
+            (Some(role), None) => Some((RoleKind::ClusterRole, role)),
+            (None, Some(role)) => Some((RoleKind::Role, role)),
+            (Some(_), Some(_)) | (None, None) => {
+                self.at(at, "perGrant names a clusterRole or a role".to_owned());
+                None
+            }
+        };
+        if let Some((_, role)) = role
+            && !is_role(&role.value)
+        {
+            self.at(
+                role,
+                format!(
+                    "{:?} is no role that Kubernetes can have",
+                    shown(&role.value)
+                ),
+            );
+        }
+        let all = &wire.namespaces;
+        self.not_empty("namespaces", all.position, all.value.len());
+        if all.value.len() > MAX_NAMESPACES {
+            self.at(
+                all,
+                format!("a rule binds in at most {MAX_NAMESPACES} namespaces"),
+            );
+        }
+        for namespace in &all.value {
+            if !is_label(&namespace.value) {
+                self.at(
+                    namespace,
+                    format!(
+                        "namespace {:?} is none that Kubernetes has; patterns are not taken here",
+                        shown(&namespace.value)
+                    ),
+                );
+            }
+        }
+        let (kind, role) = role?;
+        let namespaces = all.value.iter().map(|at| at.value.as_str().into());
+        Some(PerGrant {
+            kind,
+            role: role.value.as_str().into(),
+            namespaces: in_order(namespaces.collect()),
+        })
+    }
+
     fn hours(&mut self, at: &At<wire::Hours>) -> Option<Hours> {
         let wire = &at.value;
         let days = match wire.days.as_ref() {
@@ -389,6 +445,15 @@ impl Check {
     fn team_name(&self, TeamId(index): TeamId) -> Option<Arc<str>> {
         self.team_names.get(index).cloned()
     }
+}
+
+/// What Kubernetes takes as the name of a role (apimachinery's path segment names), of characters that show.
+fn is_role(name: &str) -> bool {
+    (1..=MAX_ROLE).contains(&name.len())
+        && !matches!(name, "." | "..")
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b'%'))
 }
 
 fn in_order(mut names: Vec<Arc<str>>) -> Vec<Arc<str>> {

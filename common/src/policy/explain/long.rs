@@ -98,6 +98,9 @@ impl fmt::Display for Long<'_> {
                     write!(f, " for at most {}", rule.max_ttl)?;
                 }
                 writeln!(f)?;
+                if let Some(per_grant) = &rule.per_grant {
+                    writeln!(f, "    binds the certificate's own group to {per_grant}")?;
+                }
                 for stage in &rule.stages {
                     writeln!(f, "    needs {stage}")?;
                 }

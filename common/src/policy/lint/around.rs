@@ -25,6 +25,10 @@ pub(super) fn look(
             if rule.decision == Decision::Deny || !rule.is_for_cluster(policy.cluster.as_str()) {
                 continue;
             }
+            // What its groups open is bound with each grant.
+            if rule.per_grant.is_some() {
+                continue;
+            }
             for (pattern, at) in rule.groups.iter().zip(&written.groups.value) {
                 unbound(pattern, at, written, bound, found);
             }

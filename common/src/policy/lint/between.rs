@@ -348,6 +348,7 @@ impl<'a> Look<'a> {
         approvals
             && other.max_ttl >= rule.max_ttl
             && other.key == rule.key
+            && other.per_grant == rule.per_grant
             && (others.0.is_none() || others.0 == own.0)
             && others.1 <= own.1
             && rule.groups.iter().all(|group| covers(other, group))

@@ -237,3 +237,14 @@ fn rules_for_another_cluster_grant_nothing() {
     let diff = between(&with(A), &moved);
     assert_eq!((diff.settings.len(), diff.access.len()), (1, 0));
 }
+
+#[test]
+fn another_role_in_another_namespace_is_a_difference() {
+    let rule = |binding: &str| with(&A.replace(" }\n", &format!(", binding: {binding} }}\n")));
+    let old = rule("{ perGrant: { role: x, namespaces: [a] } }");
+    let new = rule("{ perGrant: { clusterRole: x, namespaces: [a, b] } }");
+    assert_eq!(
+        access(&between(&old, &new)),
+        ["alice a: binding.perGrant Role x in a to ClusterRole x in a, b"]
+    );
+}

@@ -500,3 +500,37 @@ fn lifetimes_above_the_cas_are_found() {
     assert_eq!(within(3599), [9], "defaults.maxTTL");
     assert_eq!(within(1799), [8, 9, 32], "and defaults.ttl, and a rule's");
 }
+
+#[test]
+fn a_binding_that_lets_its_holder_keep_access_or_reaches_the_clusters_own_is_found() {
+    let bound = |binding: &str| {
+        let rule = format!("maxTTL: 30m\n    binding: {{ perGrant: {binding} }}\n");
+        of("maxTTL: 30m\n", &rule)
+    };
+    assert_eq!(bound("{ clusterRole: jit-debug, namespaces: [a] }"), []);
+    assert_eq!(
+        bound("{ clusterRole: admin, namespaces: [a] }"),
+        [(Warning, "outlasts-grant")]
+    );
+    assert_eq!(bound("{ role: admin, namespaces: [a] }"), []);
+    assert_eq!(
+        bound("{ role: x, namespaces: [kube-system] }"),
+        [(Warning, "takes-in-kube-system")]
+    );
+}
+
+#[test]
+fn groups_of_a_rule_that_binds_for_each_grant_need_no_binding_of_theirs() {
+    let nothing = Surroundings {
+        bound_groups: Some(BTreeSet::new()),
+        ..Surroundings::default()
+    };
+    let unbound = |text: &str| {
+        let lints = crate::policy::lint("policy.yaml", text.as_bytes(), &nothing).unwrap();
+        let mut lints = lints.iter();
+        lints.any(|lint| lint.code == "unbound-group" && lint.finding.message.contains("payments"))
+    };
+    assert!(unbound(EXAMPLE));
+    let rule = "maxTTL: 30m\n    binding: { perGrant: { role: x, namespaces: [a] } }\n";
+    assert!(!unbound(&EXAMPLE.replacen("maxTTL: 30m\n", rule, 1)));
+}

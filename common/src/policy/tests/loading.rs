@@ -524,3 +524,72 @@ fn many_findings_are_printed_in_part() {
     assert_eq!(said.lines().count(), 101);
     assert!(said.ends_with("policy.yaml: and 399 more"), "{said}");
 }
+
+/// The example with a binding of its first rule's grants.
+fn bound(binding: &str) -> String {
+    changed(
+        "maxTTL: 30m\n",
+        &format!("maxTTL: 30m\n    binding: {binding}\n"),
+    )
+}
+
+#[test]
+fn a_rule_may_bind_a_role_for_each_of_its_grants() {
+    let text = bound("{ perGrant: { clusterRole: jit-debug, namespaces: [b, a, b] } }");
+    let policy = policy(&text);
+    let name = policy.rules()[0].name();
+    let bindings: Vec<_> = policy
+        .bindings(&[name.into()])
+        .iter()
+        .map(|binding| format!("{}/{} {}", binding.namespace, binding.kind, binding.role))
+        .collect();
+    assert_eq!(
+        bindings,
+        ["a/ClusterRole jit-debug", "b/ClusterRole jit-debug"]
+    );
+    assert!(policy.bindings(&["another".into()]).is_empty());
+}
+
+#[test]
+fn what_cannot_be_bound_is_refused() {
+    for (binding, what) in [
+        (
+            "{ perGrant: { namespaces: [a] } }",
+            "perGrant names a clusterRole or a role",
+        ),
+        (
+            "{ perGrant: { clusterRole: x, role: y, namespaces: [a] } }",
+            "perGrant names a clusterRole or a role",
+        ),
+        (
+            "{ perGrant: { role: \"x/y\", namespaces: [a] } }",
+            "\"x/y\" is no role that Kubernetes can have",
+        ),
+        (
+            "{ perGrant: { role: x, namespaces: [] } }",
+            "namespaces is an empty list",
+        ),
+        (
+            "{ perGrant: { role: x, namespaces: [\"team-*\"] } }",
+            "patterns are not taken here",
+        ),
+        ("{ perGrant: { role: x } }", "namespaces"),
+        ("{ perGrants: {} }", "did you mean \"perGrant\"?"),
+    ] {
+        let refusal = refusal(&bound(binding));
+        assert!(refusal.contains(what), "{binding}: {refusal}");
+    }
+    let many: Vec<_> = (0..17).map(|number| format!("n{number}")).collect();
+    let binding = format!(
+        "{{ perGrant: {{ role: x, namespaces: [{}] }} }}",
+        many.join(", ")
+    );
+    assert!(refusal(&bound(&binding)).contains("at most 16 namespaces"));
+    assert!(
+        refusal(&changed(
+            "decision: deny\n",
+            "decision: deny\n    binding: { perGrant: { role: x, namespaces: [a] } }\n"
+        ))
+        .contains("a rule that denies takes no binding")
+    );
+}
