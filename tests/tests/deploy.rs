@@ -11,7 +11,7 @@ use touchstone_signer::ca::{key::KeyPlace, settings::CaSettings};
 use touchstone_tests::{child::program, cluster::kubectl, engineer::Ran};
 
 const SIGNER: &str = "system:serviceaccount:touchstone:touchstone-signer";
-const OVERLAYS: [&str; 2] = ["own-ca", "root-less"];
+const OVERLAYS: [&str; 3] = ["own-ca", "pkcs11", "root-less"];
 
 fn deploy() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy")

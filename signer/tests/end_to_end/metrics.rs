@@ -4,6 +4,7 @@ use crate::world::{self, Engineer, GROUP, World};
 use touchstone_signer::grant::name_of;
 
 const ALERTS: &str = include_str!("../../../deploy/components/prometheus/alerts.yaml");
+const DASHBOARD: &str = include_str!("../../../deploy/grafana/touchstone.json");
 const CA_PAGE: &str = include_str!("../../../docs/ca.md");
 
 async fn counted(world: &World, line: &str) {
@@ -89,15 +90,49 @@ fn names(expression: &str) -> impl Iterator<Item = &str> {
         .filter(|word| word.starts_with("touchstone_"))
 }
 
+/// Whether there is a sample of this name.
+fn has(metrics: &str, name: &str) -> bool {
+    let mut samples = metrics.lines().filter(|line| !line.starts_with('#'));
+    samples.any(|line| line.split([' ', '{']).next() == Some(name))
+}
+
+#[tokio::test]
+async fn whatever_the_dashboard_shows_is_there_and_all_that_is_counted_is_shown() {
+    let alice = Engineer::new("alice@example.com");
+    let world = World::start(&alice).await;
+    let request = alice.request(&[GROUP]);
+    world.submit(&alice, "granted", &request.pem).await;
+    world.settled_grant(&name_of(&request.nonce)).await;
+    shows(&world, "touchstone_issuing_seconds_count 1").await;
+
+    let metrics = world.monitor("/metrics").await;
+    let dashboard: serde_json::Value = serde_json::from_str(DASHBOARD).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let targets = panels
+        .iter()
+        .flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+    let expressions: Vec<&str> = targets.map(|it| it["expr"].as_str().unwrap()).collect();
+    assert!(expressions.len() > 10, "{expressions:?}");
+    for name in expressions.iter().flat_map(|it| names(it)) {
+        assert!(has(&metrics, name), "{name}\n{metrics}");
+    }
+    let families = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "));
+    for family in families.filter_map(|line| line.split(' ').next()) {
+        assert!(
+            expressions.iter().any(|it| it.contains(family)),
+            "{family} is on no panel"
+        );
+    }
+}
+
 #[tokio::test]
 async fn whatever_an_alarm_looks_at_is_there() {
     let alice = Engineer::new("alice@example.com");
     let world = World::start(&alice).await;
     let metrics = world.monitor("/metrics").await;
-    let is_there = |name: &str| {
-        let mut samples = metrics.lines().filter(|line| !line.starts_with('#'));
-        samples.any(|line| line.split([' ', '{']).next() == Some(name))
-    };
+    let is_there = |name: &str| has(&metrics, name);
     let expressions: Vec<&str> = ALERTS
         .lines()
         .filter_map(|line| line.trim().strip_prefix("expr: "))
