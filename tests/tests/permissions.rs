@@ -282,6 +282,86 @@ fn every_right_that_is_deployed_is_used_and_nothing_is_refused() {
     );
 }
 
+#[test]
+fn the_deployed_pod_is_taken_where_only_restricted_ones_are() {
+    let Some(world) = World::start() else {
+        return;
+    };
+    let deployment = world.json(&["get", "deployment", "touchstone-signer", "-n", "touchstone"]);
+    let template = &deployment["spec"]["template"];
+    let mut pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "x", "namespace": "touchstone" }, "spec": template["spec"],
+    });
+    let file = world.cluster.dir().join("pod.json");
+    let create = |pod: &Value| {
+        fs::write(&file, pod.to_string()).expect("write a manifest");
+        world
+            .cluster
+            .kubectl(["create", "--dry-run=server", "-f", text(&file)])
+    };
+    let taken = create(&pod);
+    assert!(taken.status.success(), "{taken:?}");
+    pod["spec"]["containers"][0]["securityContext"]["capabilities"] = json!({ "add": ["NET_RAW"] });
+    let refused = String::from_utf8_lossy(&create(&pod).stderr).into_owned();
+    assert!(
+        refused.contains("violates PodSecurity \"restricted"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn debug_roles_open_what_their_group_is_for_and_no_secrets() {
+    let Some(world) = World::start() else {
+        return;
+    };
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+    world
+        .cluster
+        .kubectl_ok(["create", "namespace", "payments"]);
+    for folder in ["namespace", "cluster"] {
+        let folder = deploy.join("debug-roles").join(folder);
+        world.cluster.kubectl_ok(["apply", "-k", text(&folder)]);
+    }
+    let may = |group: &str, namespace: &str, question: &[&str]| {
+        let asked = [
+            "auth",
+            "can-i",
+            "--as",
+            ALICE,
+            "--as-group",
+            group,
+            "-n",
+            namespace,
+        ];
+        let asked = world.cluster.kubectl(asked.iter().chain(question));
+        asked.status.success()
+    };
+    let [oncall, debug, cluster] = [
+        "jit:oncall:payments",
+        "jit:debug:payments",
+        "jit:oncall:cluster",
+    ];
+    let logs = ["get", "pods", "--subresource=log"];
+    let exec = ["create", "pods", "--subresource=exec"];
+    let forward = ["get", "pods", "--subresource=portforward"];
+    for group in [oncall, debug] {
+        assert!(may(group, "payments", &["list", "pods"]), "{group}");
+        assert!(may(group, "payments", &logs), "{group}");
+        assert!(!may(group, "default", &["list", "pods"]), "{group}");
+    }
+    assert!(may(debug, "payments", &exec) && may(debug, "payments", &forward));
+    assert!(!may(oncall, "payments", &exec) && !may(cluster, "payments", &exec));
+    assert!(may(cluster, "default", &logs) && may(cluster, "default", &["list", "nodes"]));
+    for group in [oncall, debug, cluster] {
+        for kind in ["secrets", "configmaps", "roles.rbac.authorization.k8s.io"] {
+            assert!(!may(group, "payments", &["get", kind]), "{group}: {kind}");
+        }
+        for verb in ["create", "update", "patch", "delete"] {
+            assert!(!may(group, "payments", &[verb, "pods"]), "{group}: {verb}");
+        }
+    }
+}
+
 fn text(path: &Path) -> &str {
     path.to_str().expect("temporary folders have plain names")
 }

@@ -339,7 +339,7 @@ fn a_stolen_certificate_does_not_ask_for_the_next_one() {
     if !setting.cluster.is_embedded() {
         // Who holds it may make requests: nothing but the policy is then in the way.
         let group = format!("--group={SCRATCH}");
-        let role = "--clusterrole=touchstone-requesters";
+        let role = "--clusterrole=touchstone-requester";
         setting
             .cluster
             .kubectl_ok(["create", "clusterrolebinding", "scratch", role, &group]);
