@@ -163,7 +163,7 @@ fn pass(credential: &str) -> Option<&str> {
 }
 
 /// SHA-256 of the 32 bytes in `Bearer <base64url without padding>`.
-fn token_sha256(credential: &str) -> Option<[u8; 32]> {
+pub(crate) fn token_sha256(credential: &str) -> Option<[u8; 32]> {
     let token = bearer(credential)?;
     let bytes = zeroize::Zeroizing::new(URL_SAFE_NO_PAD.decode(token).ok()?);
     let bytes: &[u8; 32] = bytes.as_slice().try_into().ok()?;

@@ -34,7 +34,7 @@ use crate::{
     negotiation::{self, Form},
     object, openapi,
     protobuf::{self, ProtobufError},
-    quota::Quota,
+    quota::{Quota, Rate},
     request::{Attributes, Parameters},
     resource::{self, Nature, Resource, Subresource},
     status::ApiError,
@@ -46,7 +46,7 @@ use crate::{
 const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// The most bytes a body may have of anyone who is neither an administrator nor in this process: a request of 16 KiB in
 /// base64, and its frame. What they create is kept for up to a day.
-const MAX_SMALL_BODY_BYTES: usize = 64 * 1024;
+pub(crate) const MAX_SMALL_BODY_BYTES: usize = 64 * 1024;
 /// How long a body may take to come.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an answer may take that is not a watch.
@@ -55,6 +55,12 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 const HOLDERS_IN_FLIGHT: usize = 400;
 /// Requests of strangers that are worked on at once: they can keep only one another waiting.
 const STRANGERS_IN_FLIGHT: usize = 64;
+
+/// How often one engineer may create something: what they create is kept for a day, on one disk that the signer needs too.
+const CREATES: Rate = Rate {
+    at_once: 60,
+    every: Duration::from_secs(10),
+};
 
 /// What all handlers share.
 pub(crate) struct App {
@@ -66,7 +72,7 @@ pub(crate) struct App {
     pub(crate) shutdown: CancellationToken,
     holders: Semaphore,
     strangers: Semaphore,
-    quota: Quota,
+    quota: Quota<String>,
     /// Judging evidence costs CPU: strangers get two cores' worth at most.
     admissions: Semaphore,
 }
@@ -88,7 +94,7 @@ impl App {
             shutdown: CancellationToken::new(),
             holders: Semaphore::new(HOLDERS_IN_FLIGHT),
             strangers: Semaphore::new(STRANGERS_IN_FLIGHT),
-            quota: Quota::default(),
+            quota: Quota::new(CREATES),
             admissions: Semaphore::new(2),
         }
     }
@@ -279,15 +285,13 @@ async fn answer(app: Arc<App>, request: Request) -> Result<Response, ApiError> {
             if !call.attributes.name.is_empty() {
                 return Err(not_allowed());
             }
-            let body = collect(body, limit).await?;
+            let body = collect(body, limit, BODY_TIMEOUT).await?;
             // Those without a credential are held back by what a signature costs, and by the embedder.
             let is_limited = !is_trusted
                 && call.identity.scope == Scope::Groups
                 && matches!(nature, Nature::Stored(_));
-            let user = call.identity.name();
-            if is_limited && !call.app.quota.take(user, Instant::now()) {
-                tracing::warn!(user, "creates more than one person may");
-                return Err(ApiError::too_many_requests());
+            if is_limited {
+                take_turn(&call, "creates more than one person may")?;
             }
             match nature {
                 Nature::Stored(store) => create::create(call, store, &body).await,
@@ -303,20 +307,18 @@ async fn answer(app: Arc<App>, request: Request) -> Result<Response, ApiError> {
             Err(not_allowed())
         }
         ("update", Nature::Stored(store)) => {
-            let body = collect(body, limit).await?;
+            let body = collect(body, limit, BODY_TIMEOUT).await?;
             change::update(&call, store, &body).await
         }
         ("patch", Nature::Stored(store)) => {
-            let body = collect(body, limit).await?;
-            let user = call.identity.name();
-            if call.owner.is_some() && !call.app.quota.take(user, Instant::now()) {
-                tracing::warn!(user, "says more of requests than one person may");
-                return Err(ApiError::too_many_requests());
+            let body = collect(body, limit, BODY_TIMEOUT).await?;
+            if call.owner.is_some() {
+                take_turn(&call, "says more of requests than one person may")?;
             }
             change::patch(&call, store, &body).await
         }
         ("delete", Nature::Stored(store)) if call.subresource.is_none() => {
-            let body = collect(body, limit).await?;
+            let body = collect(body, limit, BODY_TIMEOUT).await?;
             change::delete(&call, store, &body).await
         }
         ("deletecollection", Nature::Stored(store)) => {
@@ -324,6 +326,15 @@ async fn answer(app: Arc<App>, request: Request) -> Result<Response, ApiError> {
         }
         _ => Err(not_allowed()),
     }
+}
+
+fn take_turn(call: &Call, why_not: &'static str) -> Result<(), ApiError> {
+    let user = call.identity.name();
+    let turn = call.app.quota.take(user.to_owned(), Instant::now());
+    turn.map_err(|left| {
+        tracing::warn!(user, "{why_not}");
+        ApiError::too_many_requests_for(left)
+    })
 }
 
 async fn plain_path(
@@ -362,10 +373,20 @@ async fn plain_path(
     Ok(json_response(StatusCode::OK, document.to_string()))
 }
 
-async fn collect(body: Body, limit: usize) -> Result<Bytes, ApiError> {
-    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect())
+/// The body of a request, if it comes in time and is not too large.
+pub(crate) async fn collect(
+    body: Body,
+    limit: usize,
+    within: Duration,
+) -> Result<Bytes, ApiError> {
+    let collected = tokio::time::timeout(within, Limited::new(body, limit).collect())
         .await
-        .map_err(|_| ApiError::timeout("the body did not arrive within 30 seconds"))?;
+        .map_err(|_| {
+            ApiError::timeout(format!(
+                "the body did not arrive within {} seconds",
+                within.as_secs()
+            ))
+        })?;
     match collected {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(ApiError::too_large(limit)),
@@ -376,7 +397,7 @@ async fn collect(body: Body, limit: usize) -> Result<Bytes, ApiError> {
 }
 
 /// The document in the body of a request.
-fn read_document(headers: &HeaderMap, body: &[u8]) -> Result<Value, ApiError> {
+pub(crate) fn read_document(headers: &HeaderMap, body: &[u8]) -> Result<Value, ApiError> {
     match negotiation::content_type(headers).as_str() {
         "application/json" => serde_json::from_slice(body)
             .map_err(|error| ApiError::bad_request(format!("the body is not JSON: {error}"))),
@@ -393,7 +414,7 @@ fn read_document(headers: &HeaderMap, body: &[u8]) -> Result<Value, ApiError> {
     }
 }
 
-fn json_response(code: StatusCode, body: String) -> Response {
+pub(crate) fn json_response(code: StatusCode, body: String) -> Response {
     (code, [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 

@@ -5,16 +5,22 @@
 //! `handlers` then read or write through `store`, one transaction a write, and `watch` tells everyone who looks on. What
 //! kinds there are, and the rules of each, is the table in `resource`.
 //!
+//! [`FrontDoor`] serves attested requests alone, and keeps them in another API; it speaks as this one does, on the same
+//! `connections`.
+//!
 //! Nothing here signs a certificate or knows a policy: who may create a request without a credential is decided by
 //! [`AnonymousCreate`], who approves by [`Approvers`], which the embedder gives.
 
+mod address;
 mod authentication;
 mod authorization;
 mod client_certificate;
 mod config;
+mod connections;
 mod csr;
 mod decode;
 mod discovery;
+mod front;
 mod handlers;
 mod negotiation;
 mod nobody;
@@ -40,6 +46,7 @@ pub use config::{
     AnonymousCreate, Approvers, AttestedCreator, CaKind, ClientCa, Clock, Config, PassHolder,
     Refusal, ServerTls, SystemClock,
 };
+pub use front::{Admitted, Doorkeeper, FrontConfig, FrontDoor, FrontOutcome, Reader};
 pub use nobody::Nobody;
 pub use server::{ApiServer, OpenError, ServeError, SetClientCasError};
 pub use store::StoreOpenError;

@@ -2,46 +2,37 @@
 
 use std::{convert::Infallible, fmt, io, sync::Arc, time::Duration};
 
-use axum::{Router, body::Body, extract::Request};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto,
-};
+use axum::{Router, body::Body, extract::Request, response::Response};
 use k8s_openapi::api::authentication::v1::UserInfo;
+use rustls::{ServerConfig, ServerConnection};
 use serde_json::json;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-    time::timeout,
-};
-use tokio_rustls::TlsAcceptor;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use crate::{
+    address::Address,
     authentication::Source,
     client_certificate::{ClientCaError, ClientCas, Peer},
     config::{ClientCa, Config, ServerTls},
+    connections::{self, Host, Limits},
     handlers::{self, App},
-    object,
-    opening::Opening,
-    resource,
+    object, resource,
     store::{Change, ChangeFn, Key, Store, StoreOpenError},
     tls::{self, TlsError},
 };
 
-/// Connections at once.
-const CONNECTIONS: usize = 1024;
-/// Connections at once of clients without a good certificate: they leave room for those who have one.
-const STRANGERS: usize = 512;
-/// How long a TLS handshake may take.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the head of a request may take.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
-/// How often a silent HTTP/2 connection is asked whether it lives.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
-/// How long connections may take to finish when the server stops.
-const DRAIN: Duration = Duration::from_secs(5);
+/// What clients get.
+const LIMITS: Limits = Limits {
+    connections: 1024,
+    strangers: 512,
+    from_one_address: 128,
+    handshake: Duration::from_secs(10),
+    head: Duration::from_secs(15),
+    streams: 100,
+    // A watch of an administrator goes on for as long as they look.
+    age: None,
+};
 /// Namespaces that are there from the start.
 const FIRST_NAMESPACES: [&str; 2] = ["default", "kube-system"];
 
@@ -76,6 +67,12 @@ pub enum ServeError {
     /// The listener.
     #[error("listen")]
     Listen(#[source] io::Error),
+}
+
+impl ServeError {
+    pub(crate) fn tls(error: TlsError) -> Self {
+        Self::Tls(error.to_string(), Box::new(error))
+    }
 }
 
 /// The embedded Kubernetes API.
@@ -171,131 +168,52 @@ impl ApiServer {
         shutdown: CancellationToken,
     ) -> Result<(), ServeError> {
         let config = tls::server_config(tls::provider(), &tls)
-            .map_err(|error: TlsError| ServeError::Tls(error.to_string(), Box::new(error)))?;
+            .map_err(ServeError::tls)?;
         drop(tls);
-        let connections = Arc::new(Semaphore::new(CONNECTIONS));
-        let gate = Gate {
-            acceptor: TlsAcceptor::from(Arc::new(config)),
-            strangers: Arc::new(Semaphore::new(STRANGERS)),
-            shutdown: shutdown.clone(),
+        let host = Served {
+            server: self.clone(),
+            tls: Arc::new(config),
         };
-        let tracker = TaskTracker::new();
-        loop {
-            let slot = connections.clone().acquire_owned();
-            let accepted = tokio::select! {
-                () = shutdown.cancelled() => break,
-                accepted = async {
-                    // No slot, no accept: the backlog waits, and the clients with it.
-                    let slot = slot.await;
-                    (listener.accept().await, slot)
-                } => accepted,
-            };
-            match accepted {
-                (Ok((stream, _)), Ok(slot)) => {
-                    let (server, gate) = (self.clone(), gate.clone());
-                    tracker.spawn(async move {
-                        server.connection(stream, gate).await;
-                        drop(slot);
-                    });
-                }
-                // Out of file descriptors, or the client was gone already: both pass.
-                (Err(error), _) if listener.local_addr().is_ok() => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "a connection was not accepted"
-                    );
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-                (Err(error), _) => return Err(ServeError::Listen(error)),
-                (Ok(_), Err(_)) => break,
-            }
-        }
-        drop(listener);
-        self.app.shutdown.cancel();
-        tracker.close();
-        if timeout(DRAIN, tracker.wait()).await.is_err() {
-            tracing::warn!("some connections did not finish in time");
-        }
-        Ok(())
+        let app = &self.app;
+        connections::serve(host, LIMITS, listener, shutdown, || app.shutdown.cancel())
+            .await
+            .map_err(ServeError::Listen)
+    }
+}
+
+/// The API on a listener.
+#[derive(Clone)]
+struct Served {
+    server: ApiServer,
+    tls: Arc<ServerConfig>,
+}
+
+impl Host for Served {
+    type Guest = Arc<Peer>;
+
+    fn tls(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.tls)
     }
 
-    async fn connection(&self, stream: TcpStream, gate: Gate) {
-        // Small answers should not wait for one another.
-        let _ = stream.set_nodelay(true);
-        let stream = match timeout(HANDSHAKE_TIMEOUT, gate.acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
-                tracing::debug!(
-                    error = &error as &dyn std::error::Error,
-                    "a TLS handshake failed"
-                );
-                return;
-            }
-            Err(_) => return,
-        };
-        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    fn greet(&self, _address: Address, tls: &ServerConnection) -> Arc<Peer> {
+        let chain = tls.peer_certificates().unwrap_or_default();
         let chain = chain
             .iter()
             .map(|certificate| certificate.clone().into_owned())
             .collect();
-        let peer = Arc::new(Peer::new(self.app.cas.clone(), chain));
-        let _slot = if peer.is_holder(self.app.clock.now()) {
-            None
-        } else {
-            match gate.strangers.try_acquire() {
-                Ok(slot) => Some(slot),
-                Err(_) => return,
-            }
-        };
-        let source = Source::Network(peer);
-        let router = self.router.clone();
-        let service =
-            hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
-                let mut request: Request = request.map(Body::new);
-                request.extensions_mut().insert(source.clone());
-                let router = router.clone();
-                async move {
-                    router
-                        .oneshot(request)
-                        .await
-                        .map_err(|never: Infallible| match never {})
-                }
-            });
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
-            .max_buf_size(64 * 1024);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE)
-            .max_concurrent_streams(100)
-            .max_header_list_size(16 * 1024);
-        let connection =
-            builder.serve_connection(TokioIo::new(Opening::new(stream, HEADER_TIMEOUT)), service);
-        tokio::pin!(connection);
-        let result = tokio::select! {
-            result = connection.as_mut() => result,
-            () = gate.shutdown.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        };
-        if let Err(error) = result {
-            tracing::debug!(error = &*error, "a connection ended");
-        }
+        Arc::new(Peer::new(self.server.app.cas.clone(), chain))
     }
-}
 
-/// What each connection passes.
-#[derive(Clone)]
-struct Gate {
-    acceptor: TlsAcceptor,
-    strangers: Arc<Semaphore>,
-    shutdown: CancellationToken,
+    fn is_stranger(&self, peer: &Arc<Peer>) -> bool {
+        !peer.is_holder(self.server.app.clock.now())
+    }
+
+    async fn answer(&self, peer: Arc<Peer>, mut request: Request) -> Response {
+        request.extensions_mut().insert(Source::Network(peer));
+        let router = self.server.router.clone();
+        let answer = router.oneshot(request).await;
+        answer.unwrap_or_else(|never: Infallible| match never {})
+    }
 }
 
 /// The change that makes a namespace if it is not there.

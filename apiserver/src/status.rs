@@ -2,6 +2,8 @@
 //!
 //! Source of the reasons and sentences: k8s.io/apimachinery/pkg/api/errors/errors.go and pkg/util/validation/field.
 
+use std::time::Duration;
+
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
@@ -209,12 +211,18 @@ impl ApiError {
     }
 
     pub(crate) fn too_many_requests() -> Self {
+        Self::too_many_requests_for(Duration::from_secs(1))
+    }
+
+    /// As [`ApiError::too_many_requests`], to someone for whom there is room in so long.
+    pub(crate) fn too_many_requests_for(left: Duration) -> Self {
         let mut error = Self::new(
             StatusCode::TOO_MANY_REQUESTS,
             "TooManyRequests",
             "too many requests are being served, please try again later",
         );
-        error.retry_after_seconds = Some(1);
+        let seconds = left.as_millis().div_ceil(1000).max(1);
+        error.retry_after_seconds = Some(u32::try_from(seconds).unwrap_or(u32::MAX));
         error
     }
 

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use rustls::{
-    DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
+    DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme, SupportedProtocolVersion,
     client::danger::HandshakeSignatureValid,
     crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     server::{
-        NoServerSessionStorage,
+        NoServerSessionStorage, ResolvesServerCert,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
+    sign::CertifiedKey,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject};
 
@@ -26,6 +27,9 @@ pub(crate) enum TlsError {
     Unusable(#[source] Error),
 }
 
+/// What is spoken.
+const VERSIONS: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
+
 /// The one crypto library.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
@@ -36,21 +40,48 @@ pub(crate) fn server_config(
     provider: Arc<CryptoProvider>,
     tls: &ServerTls,
 ) -> Result<ServerConfig, TlsError> {
-    let chain = CertificateDer::pem_slice_iter(&tls.certificate_chain_pem)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(TlsError::Certificate)?;
-    let key = PrivateKeyDer::from_pem_slice(&tls.private_key_pem).map_err(TlsError::PrivateKey)?;
-    let mut config = ServerConfig::builder_with_provider(provider.clone())
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+    let (chain, key) = read(tls)?;
+    let config = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(VERSIONS)
         .map_err(TlsError::Unusable)?
         .with_client_cert_verifier(Arc::new(ShownCertificate { provider }))
         .with_single_cert(chain, key)
         .map_err(TlsError::Unusable)?;
+    Ok(spoken(config))
+}
+
+/// The configuration of a front door: nobody has a certificate there, and its own one changes.
+pub(crate) fn front_config(own: Arc<dyn ResolvesServerCert>) -> Result<ServerConfig, TlsError> {
+    let config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(VERSIONS)
+        .map_err(TlsError::Unusable)?
+        .with_no_client_auth()
+        .with_cert_resolver(own);
+    Ok(spoken(config))
+}
+
+/// A certificate chain with the key that fits it.
+pub(crate) fn certified_key(tls: &ServerTls) -> Result<CertifiedKey, TlsError> {
+    let (chain, key) = read(tls)?;
+    CertifiedKey::from_der(chain, key, &provider()).map_err(TlsError::Unusable)
+}
+
+fn read(
+    tls: &ServerTls,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
+    let chain = CertificateDer::pem_slice_iter(&tls.certificate_chain_pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(TlsError::Certificate)?;
+    let key = PrivateKeyDer::from_pem_slice(&tls.private_key_pem).map_err(TlsError::PrivateKey)?;
+    Ok((chain, key))
+}
+
+fn spoken(mut config: ServerConfig) -> ServerConfig {
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     // Every connection proves its key anew: nothing of an ended certificate is carried over.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    Ok(config)
+    config
 }
 
 /// Takes any certificate whose key the client holds, as kube-apiserver does. Whose it is, and whether it still is, is

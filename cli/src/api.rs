@@ -34,6 +34,14 @@ pub const MAX_ANSWER: usize = 4 << 20;
 /// Why the API server could not be asked, or what it answered.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
+    /// The server has no turn to give now.
+    #[error("{server} takes no more requests at the moment")]
+    Busy {
+        /// URL.
+        server: String,
+        /// When it has one again, as it says.
+        again: Duration,
+    },
     /// A kubeconfig or certificate that cannot be used.
     #[error("{0}")]
     Config(String),
@@ -77,6 +85,9 @@ impl ApiError {
     pub fn remedy(&self) -> Option<String> {
         Some(
             match self {
+                Self::Busy { again, .. } => {
+                    return Some(format!("try again in {} s", again.as_secs()));
+                }
                 Self::Config(_) => "check the cluster with touchstone config show NAME",
                 Self::NotYetValid { .. } => "set the clock, for example: sudo timedatectl set-ntp true",
                 Self::Refused {
@@ -254,6 +265,14 @@ fn transport(
 #[must_use]
 pub fn translate(server: &str, error: kube::Error) -> ApiError {
     if let kube::Error::Api(status) = error {
+        if status.code == 429 {
+            let seconds = status.details.map_or(0, |details| details.retry_after_seconds);
+            return ApiError::Busy {
+                server: server.to_owned(),
+                // Nobody is made to come back at once.
+                again: Duration::from_secs(seconds.max(1).into()),
+            };
+        }
         return ApiError::Refused {
             code: Some(status.code).filter(|code| *code != 0),
             message: shortened(if status.message.is_empty() {
@@ -402,6 +421,20 @@ mod tests {
             Some("1994-11-06T08:49:37Z".parse().unwrap())
         );
         assert_eq!(http_date("yesterday"), None);
+    }
+
+    #[test]
+    fn a_server_that_has_no_turn_says_when_it_has_one() {
+        let busy = |details: serde_json::Value| {
+            let status = serde_json::from_value(serde_json::json!({
+                "status": "Failure", "code": 429, "reason": "TooManyRequests", "message": "later", "details": details,
+            }));
+            translate("https://h", kube::Error::Api(status.unwrap()))
+        };
+        let told = busy(serde_json::json!({ "retryAfterSeconds": 17 }));
+        assert_eq!(told.remedy().as_deref(), Some("try again in 17 s"), "{told}");
+        let untold = busy(serde_json::Value::Null);
+        assert_eq!(untold.remedy().as_deref(), Some("try again in 1 s"));
     }
 
     #[test]

@@ -4,7 +4,11 @@ mod wait;
 
 pub use wait::wait;
 
-use crate::{api::Connection, error::Error, output::printable};
+use crate::{
+    api::{ApiError, Connection},
+    error::Error,
+    output::printable,
+};
 use jiff::Timestamp;
 use k8s_openapi::{
     ByteString,
@@ -15,8 +19,9 @@ use k8s_openapi::{
 };
 use kube::{Api, api::PostParams};
 use std::time::Duration;
+use tokio::time::Instant;
 use touchstone_common::{
-    csr::{POLICY_APPROVED, WAITING_FOR_ANNOTATION, WAITS_UNTIL_ANNOTATION},
+    csr::{self, POLICY_APPROVED, WAITING_FOR_ANNOTATION, WAITS_UNTIL_ANNOTATION},
     name::UserName,
     ttl::Ttl,
 };
@@ -94,7 +99,10 @@ pub struct Submitted {
     pub version: String,
 }
 
-/// Submits a request.
+/// How long a server that has no turn to give is asked again: a request is fresh for five minutes.
+const TURN_WITHIN: Duration = Duration::from_secs(120);
+
+/// Submits a request. A server that has no turn to give did not take it, and is asked again when it says so.
 ///
 /// # Errors
 /// When the server cannot be reached or refuses it.
@@ -104,10 +112,11 @@ pub async fn create(
     user: &UserName,
     ttl: Ttl,
     csr_pem: String,
+    progress: &dyn Fn(&str),
 ) -> Result<Submitted, Error> {
     let request = CertificateSigningRequest {
         metadata: ObjectMeta {
-            generate_name: Some(generate_name(user)),
+            generate_name: Some(csr::generate_name(user)),
             ..ObjectMeta::default()
         },
         spec: CertificateSigningRequestSpec {
@@ -120,9 +129,21 @@ pub async fn create(
         status: None,
     };
     let api: Api<CertificateSigningRequest> = Api::all(connection.client());
-    let created = connection
-        .within(api.create(&PostParams::default(), &request))
-        .await?;
+    let started = Instant::now();
+    let created = loop {
+        let created = connection
+            .within(api.create(&PostParams::default(), &request))
+            .await;
+        match created {
+            Err(error @ ApiError::Busy { again, .. })
+                if started.elapsed() + again <= TURN_WITHIN =>
+            {
+                progress(&format!("{error}; trying again in {} s.", again.as_secs()));
+                tokio::time::sleep(again).await;
+            }
+            created => break created?,
+        }
+    };
     let missing = |what| SubmitError::Other { what };
     Ok(Submitted {
         name: created
@@ -133,22 +154,6 @@ pub async fn create(
         uid: created.metadata.uid.ok_or_else(|| missing("a UID"))?,
         version: created.metadata.resource_version.unwrap_or_default(),
     })
-}
-
-/// `touchstone-<user>-`, as an object's name may be (RFC 1123 subdomain).
-fn generate_name(user: &UserName) -> String {
-    let mut name = "touchstone-".to_owned();
-    for c in user.as_str().to_ascii_lowercase().chars().take(40) {
-        if c.is_ascii_alphanumeric() {
-            name.push(c);
-        } else if !name.ends_with('-') {
-            name.push('-');
-        }
-    }
-    if !name.ends_with('-') {
-        name.push('-');
-    }
-    name
 }
 
 /// Whether the server's name for a request is one (RFC 1123 subdomain): it is shown, and becomes part of a URL.

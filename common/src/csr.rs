@@ -46,6 +46,23 @@ pub fn to_pem(der: &[u8]) -> String {
     pem::encode(LABEL, der)
 }
 
+/// `metadata.generateName` of a user's requests: `touchstone-<user>-`, as an object's name may be (RFC 1123 subdomain).
+#[must_use]
+pub fn generate_name(user: &UserName) -> String {
+    let mut name = "touchstone-".to_owned();
+    for c in user.as_str().to_ascii_lowercase().chars().take(40) {
+        if c.is_ascii_alphanumeric() {
+            name.push(c);
+        } else if !name.ends_with('-') {
+            name.push('-');
+        }
+    }
+    if !name.ends_with('-') {
+        name.push('-');
+    }
+    name
+}
+
 /// A request that was read strictly and whose signature verified.
 #[derive(Clone, Debug)]
 pub struct Request {

@@ -1,8 +1,9 @@
-//! Who may create a request on the embedded API without a credential: whoever holds an enrolled key in a YubiKey.
+//! Who may create a request on the embedded API, or at the front door, without a credential: whoever holds an enrolled
+//! key in a YubiKey.
 
 use crate::{
     clock::Clock,
-    review::{self, EvidenceCache, Snapshot},
+    review::{self, Admission, EvidenceCache, Snapshot},
 };
 use k8s_openapi::api::certificates::v1::CertificateSigningRequestSpec;
 use lru::LruCache;
@@ -15,7 +16,7 @@ use tokio::sync::watch;
 use touchstone_apiserver::{AnonymousCreate, AttestedCreator, Refusal};
 use touchstone_common::name::UserName;
 
-/// The key under `spec.extra` that says which YubiKey spoke for the creator.
+/// The key under `spec.extra`, or the front door's annotation, that says which YubiKey spoke for the creator.
 pub const KEY_SERIAL: &str = "touchstone.dev/key-serial";
 
 /// Takes requests whose evidence verifies and whose key is enrolled.
@@ -60,41 +61,45 @@ impl Taken {
     }
 }
 
-impl AnonymousCreate for ByKey {
-    fn admit(&self, spec: &CertificateSigningRequestSpec) -> Result<AttestedCreator, Refusal> {
+impl ByKey {
+    /// Judges a request, and counts it.
+    ///
+    /// # Errors
+    /// The reason why it is not taken, as the client is to read it.
+    pub fn admission(&self, spec: &CertificateSigningRequestSpec) -> Result<Admission, Refusal> {
+        let refusal = |message| Refusal { message };
         if spec.signer_name != self.signer_name {
-            return Err(Refusal {
-                message: format!(
-                    "only requests for the signer {} are taken without a credential, not for {}",
-                    self.signer_name, spec.signer_name
-                ),
-            });
+            return Err(refusal(format!(
+                "only requests for the signer {} are taken without a credential, not for {}",
+                self.signer_name, spec.signer_name
+            )));
         }
         let snapshot = Arc::clone(&self.snapshot.borrow());
         let now = self.clock.now();
         match review::admit_anonymous(&spec.request.0, &snapshot, &self.evidence, now) {
             Ok(Ok(admission)) if !self.taken.count(&admission.user, admission.nonce) => {
-                Err(Refusal {
-                    message: format!(
-                        "this request was sent {TIMES} times already; run `touchstone login` again"
-                    ),
-                })
+                Err(refusal(format!(
+                    "this request was sent {TIMES} times already; run `touchstone login` again"
+                )))
             }
-            Ok(Ok(admission)) => Ok(AttestedCreator {
-                username: admission.user.to_string(),
-                groups: Vec::new(),
-                extra: BTreeMap::from([(
-                    KEY_SERIAL.to_owned(),
-                    vec![admission.key_serial.to_string()],
-                )]),
-                read_token_sha256: admission.read_token_sha256,
-            }),
-            Ok(Err(denial)) => Err(Refusal {
-                message: denial.message,
-            }),
-            Err(error) => Err(Refusal {
-                message: format!("the signer failed to {error}"),
-            }),
+            Ok(Ok(admission)) => Ok(admission),
+            Ok(Err(denial)) => Err(refusal(denial.message)),
+            Err(error) => Err(refusal(format!("the signer failed to {error}"))),
         }
+    }
+}
+
+impl AnonymousCreate for ByKey {
+    fn admit(&self, spec: &CertificateSigningRequestSpec) -> Result<AttestedCreator, Refusal> {
+        let admission = self.admission(spec)?;
+        Ok(AttestedCreator {
+            username: admission.user.to_string(),
+            groups: Vec::new(),
+            extra: BTreeMap::from([(
+                KEY_SERIAL.to_owned(),
+                vec![admission.key_serial.to_string()],
+            )]),
+            read_token_sha256: admission.read_token_sha256,
+        })
     }
 }

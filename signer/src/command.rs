@@ -149,7 +149,8 @@ fn ca_settings(file: Option<&Path>, data: &Path, keys: KeyPlace) -> Result<CaSet
     })
 }
 
-async fn listen(option: &'static str, address: &str) -> Result<TcpListener, Error> {
+/// Listens on an address that an option names.
+pub(crate) async fn listen(option: &'static str, address: &str) -> Result<TcpListener, Error> {
     TcpListener::bind(address)
         .await
         .map_err(|source| Error::Listen {

@@ -78,6 +78,7 @@ pub struct Context {
     grants: Api<Grant>,
     role_bindings: bindings::RoleBindings,
     events: events::Events,
+    front_account: Option<String>,
 }
 
 /// What a controller is made of.
@@ -92,6 +93,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Evidence that was verified before.
     pub evidence: Arc<EvidenceCache>,
+    /// What the API server calls the account of the signer's own front door; `None` where there is none.
+    pub front_account: Option<String>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// The signer name that is answered.
@@ -170,6 +173,7 @@ impl Context {
             authority: parts.authority,
             clock: parts.clock,
             evidence: parts.evidence,
+            front_account: parts.front_account,
             memory: Mutex::new(Memory {
                 settled: LruCache::new(SETTLED),
                 open: HashMap::new(),

@@ -10,6 +10,7 @@ use crate::{
     command::policy::ManifestError,
     controller::ControllerError,
     data_dir::DataDirError,
+    front::FrontTlsError,
     reload::PolicyFileError,
     review::ReviewError,
 };
@@ -80,6 +81,9 @@ impl From<Exit> for ExitCode {
 /// Why the program ends. Each message completes "failed to …".
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The cluster does not say who the signer is.
+    #[error("learn who the signer is: the API server does not say")]
+    AccountUnknown,
     /// The API server answers in a way that the controller cannot work with.
     #[error("use the API server: {doing}")]
     Api {
@@ -97,6 +101,12 @@ pub enum Error {
     /// The audit log.
     #[error(transparent)]
     Audit(#[from] AuditError),
+    /// The front door ended.
+    #[error("serve the front door")]
+    FrontServe(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The front door's certificate.
+    #[error(transparent)]
+    FrontTls(#[from] FrontTlsError),
     /// The bindings of a cluster cannot be read.
     #[error("{doing}")]
     Bindings {
@@ -320,7 +330,8 @@ impl Error {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Api { .. }
+            Self::AccountUnknown
+            | Self::Api { .. }
             | Self::Bindings { .. }
             | Self::ClusterUnknown
             | Self::GrantsMissing
@@ -355,6 +366,8 @@ impl Error {
                 Exit::Policy
             }
             Self::ApiServe(_)
+            | Self::FrontServe(_)
+            | Self::FrontTls(_)
             | Self::IssuingLoad { .. }
             | Self::IssuingRead { .. }
             | Self::Listen { .. }
@@ -377,6 +390,9 @@ impl Error {
     #[must_use]
     pub fn remedy(&self) -> Option<String> {
         Some(match self {
+            Self::AccountUnknown => {
+                "use an API server that serves SelfSubjectReview (Kubernetes 1.28 or later)".into()
+            }
             Self::Api { source, .. } => api_remedy(source),
             Self::ApiOpen(_) => {
                 "free space and check who owns the data directory; a damaged api.db is restored from a backup".into()
@@ -399,6 +415,7 @@ impl Error {
                 "correct the file; docs/ca.md shows every setting and which of them must fit together".into()
             }
             Self::DataDir(error) => error.remedy(),
+            Self::FrontTls(error) => error.remedy(),
             Self::ClusterUnknown => "name the kubeconfig of a Kubernetes cluster".into(),
             Self::Endpoint { .. } => "name it as https://ADDRESS:PORT in the CA settings".into(),
             Self::CaMove(_) | Self::NothingAwaitsRoot => {
@@ -451,6 +468,7 @@ impl Error {
             Self::Man { .. } => "name a folder that is there and yours to write to".into(),
             Self::Review(_) => "name another time with --at".into(),
             Self::ApiServe(_)
+            | Self::FrontServe(_)
             | Self::Interrupted
             | Self::Output(_)
             | Self::PolicyDiffers { .. }

@@ -2,8 +2,10 @@
 //! stands in the grants and the audit log, not on a dashboard.
 
 mod endpoint;
+mod front;
 
 pub use endpoint::serve;
+pub use front::FrontMetrics;
 
 use crate::ca::{
     fingerprint,
@@ -231,6 +233,13 @@ impl Metrics {
             signs_until: AtomicI64::new(NO_CA),
             registry,
         }
+    }
+
+    /// Counts what comes to the front door, too.
+    #[must_use]
+    pub fn with_front(mut self, front: &FrontMetrics) -> Self {
+        front.register(&mut Add(&mut self.registry));
+        self
     }
 
     /// All of it, in the OpenMetrics text format.

@@ -26,7 +26,8 @@ use touchstone_common::{
     csr::Request,
     grant::GrantId,
     name::{GroupName, UserName},
-    policy::{Facts, KeyFacts, Policy, Stage, Verdict},
+    policy::{Facts, KeyFacts, Policy, Stage, User, Verdict},
+    ttl::Ttl,
 };
 
 /// How far apart the engineer's clock and the server's may be, and so how old a request may be when it is created.
@@ -94,6 +95,8 @@ pub struct Admission {
     pub key_serial: u32,
     /// The request's own nonce.
     pub nonce: [u8; 32],
+    /// The lifetime that the key signed.
+    pub ttl: Ttl,
     /// SHA-256 of the token with which the request is read back.
     pub read_token_sha256: [u8; 32],
 }
@@ -128,11 +131,39 @@ pub fn review(
     now: Timestamp,
 ) -> Result<Review, ReviewError> {
     check::clock(now, submission.created_at)?;
-    Ok(judge(submission, snapshot, evidence, now).unwrap_or_else(Review::Deny))
+    let judged = judge(submission, Maker::Creator, snapshot, evidence, now);
+    Ok(judged.unwrap_or_else(Review::Deny))
+}
+
+/// Judges a request that the signer's own front door created: the caller knows that from `spec.username`, which the API
+/// server sets. Nothing but the key says who asks, as with a request that [`admit_anonymous`] lets in: its evidence must be
+/// there and verify, the key must be enrolled, and the groups of the signer's account are nobody's.
+///
+/// # Errors
+/// When it could not be judged.
+pub fn review_of_front_door(
+    submission: &Submission<'_>,
+    snapshot: &Snapshot,
+    evidence: &EvidenceCache,
+    now: Timestamp,
+) -> Result<Review, ReviewError> {
+    check::clock(now, submission.created_at)?;
+    let judged = judge(submission, Maker::Key, snapshot, evidence, now);
+    Ok(judged.unwrap_or_else(Review::Deny))
+}
+
+/// What says who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Maker {
+    /// The creator, whom Kubernetes authenticated.
+    Creator,
+    /// The key alone.
+    Key,
 }
 
 fn judge(
     submission: &Submission<'_>,
+    maker: Maker,
     snapshot: &Snapshot,
     evidence: &EvidenceCache,
     now: Timestamp,
@@ -145,13 +176,19 @@ fn judge(
     check::cluster(&claims.cluster, policy)?;
     check::fresh(claims.issued_at, submission.created_at.unwrap_or(now))?;
     let user = check::user(request.user(), policy)?;
-    check::creator(submission.username, request.user(), policy)?;
-    let creator = Some(submission.username);
-    let asking = Asking::with(&request, user, creator, snapshot, evidence, now)?;
+    let (asking, kubernetes_groups) = match maker {
+        Maker::Creator => {
+            check::creator(submission.username, request.user(), policy)?;
+            let creator = Some(submission.username);
+            let asking = Asking::with(&request, user, creator, snapshot, evidence, now)?;
+            (asking, submission.groups)
+        }
+        Maker::Key => (attested(&request, user, snapshot, evidence, now)?, &[][..]),
+    };
 
     let facts = Facts {
         user: request.user(),
-        kubernetes_groups: submission.groups,
+        kubernetes_groups,
         groups: request.groups(),
         cluster: &claims.cluster,
         ttl: Some(claims.ttl),
@@ -267,12 +304,46 @@ fn admit(
     check::fresh(claims.issued_at, now)?;
     let read_token_sha256 = check::read_token(claims)?;
     let user = check::user(request.user(), &snapshot.policy)?;
-    let asking = Asking::with(&request, user, None, snapshot, evidence, now)?;
+    let asking = attested(&request, user, snapshot, evidence, now)?;
     let attested = asking.attested.ok_or_else(check::no_evidence)?;
     Ok(Admission {
         user: request.user().clone(),
         key_serial: attested.serial,
         nonce: claims.nonce,
+        ttl: claims.ttl,
         read_token_sha256,
     })
+}
+
+/// An enrolled key whose evidence verifies, with nobody beside it who says who asks.
+fn attested(
+    request: &Request,
+    user: &User,
+    snapshot: &Snapshot,
+    evidence: &EvidenceCache,
+    now: Timestamp,
+) -> Result<Asking, Denial> {
+    let asking = Asking::with(request, user, None, snapshot, evidence, now)?;
+    if asking.attested.is_none() {
+        return Err(check::no_evidence());
+    }
+    Ok(asking)
+}
+
+/// Whether what surrounds a request is what its key signed: what it is for, and for how long.
+///
+/// # Errors
+/// What differs.
+pub fn fits(usages: &[String], expiration_seconds: Option<i32>, signed: Ttl) -> Result<(), Denial> {
+    check::usages(usages)?;
+    check::lifetime(expiration_seconds, signed)
+}
+
+/// Who reads a request back that came without a credential: the name that it is for, and SHA-256 of the token. `None`
+/// where the request can't be read or carries no token.
+#[must_use]
+pub fn reader(request_pem: &[u8]) -> Option<(UserName, [u8; 32])> {
+    let request = Request::from_pem(request_pem).ok()?;
+    let token = request.claims().read_token_sha256?;
+    Some((request.user().clone(), token))
 }

@@ -7,6 +7,7 @@ use crate::{
     clock::Clock,
     controller::{self, Context, Parts},
     error::Error,
+    front::Face,
     metrics::{self, Metrics},
     reload::{self, Change, PolicyFile},
     review::EvidenceCache,
@@ -28,6 +29,8 @@ pub struct Service {
     pub clock: Arc<dyn Clock>,
     /// Evidence that was verified before.
     pub evidence: Arc<EvidenceCache>,
+    /// The front door, if there is one.
+    pub front: Option<Face>,
     /// Where what is counted is asked for, if anywhere.
     pub metrics: Option<TcpListener>,
     /// The policy.
@@ -59,12 +62,17 @@ impl Service {
             audit,
             clock,
             evidence,
+            front,
             metrics: listener,
             policy,
             rotation,
             signer_name,
         } = self;
-        let metrics = Arc::new(Metrics::new());
+        let metrics = match &front {
+            Some(front) => Metrics::new().with_front(&front.metrics),
+            None => Metrics::new(),
+        };
+        let metrics = Arc::new(metrics);
         let rotation = Rotation::open(
             client.clone(),
             rotation,
@@ -95,6 +103,7 @@ impl Service {
             authority,
             clock: Arc::clone(&clock),
             evidence,
+            front_account: front.map(|front| front.account),
             metrics: Arc::clone(&metrics),
             signer_name,
             snapshot,

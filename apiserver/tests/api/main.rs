@@ -13,6 +13,8 @@ mod durability;
 #[cfg(test)]
 mod exhaustion;
 #[cfg(test)]
+mod front;
+#[cfg(test)]
 mod in_process;
 #[cfg(test)]
 mod kinds;

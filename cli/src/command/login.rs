@@ -239,6 +239,7 @@ impl<'a> Session<'a> {
             &asked.user,
             args.ttl,
             csr::to_pem(&csr),
+            &|text| self.talk.progress(text),
         ))?;
         let token = anonymous.then(|| ReadToken::new(&token));
         let pending = pending(&asked, &submitted, token);

@@ -164,6 +164,11 @@ impl Watching<'_> {
                     lost = true;
                     version.clear();
                 }
+                // It may be someone else's doing, and this request is submitted.
+                Err(error @ ApiError::Busy { again, .. }) => {
+                    (self.progress)(&format!("{error}; trying again in {} s.", again.as_secs()));
+                    tokio::time::sleep(again).await;
+                }
                 Err(error) => return Err(error.into()),
             }
             tokio::time::sleep(pause).await;
@@ -192,6 +197,7 @@ impl Watching<'_> {
                     code: Some(410 | 500..),
                     ..
                 }
+                | ApiError::Busy { .. }
                 | ApiError::Unreachable { .. },
             ) => return Ok(Watched::Ended),
             Err(error) => return Err(error.into()),

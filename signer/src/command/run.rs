@@ -8,6 +8,7 @@ use crate::{
     controller::code,
     data_dir::{self, DataDir},
     error::Error,
+    front::{self, Front, FrontOptions},
     grant::Grant,
     kubeconfig,
     reload::{self, PolicyFile},
@@ -23,6 +24,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
+use tokio_util::sync::CancellationToken;
 
 /// `run`.
 #[derive(Debug, Args)]
@@ -38,6 +40,8 @@ pub struct Run {
     /// Where the CA's record and the trust bundle are
     #[arg(long, value_name = "NAME", default_value = crate::bundle::NAMESPACE)]
     namespace: String,
+    #[command(flatten)]
+    front: FrontOptions,
 }
 
 impl Run {
@@ -74,12 +78,22 @@ impl Run {
             trust: Arc::new(rotation::ClusterAlone),
             settings,
         };
+        let evidence = evidence_cache();
+        let front = front::Parts {
+            client: connect(config)?.0,
+            clock: Arc::clone(&clock),
+            evidence: Arc::clone(&evidence),
+            signer_name: options.signer_name.clone(),
+            snapshot: policy.subscribe(),
+        };
+        let front = Front::open(self.front, front).await?;
         let metrics = options.listen_for_metrics().await?;
         let shutdown = super::shutdown_by_signal()?;
         let service = Service {
             audit,
             clock,
-            evidence: evidence_cache(),
+            evidence,
+            front: front.as_ref().map(Front::face),
             metrics,
             policy,
             rotation,
@@ -87,21 +101,53 @@ impl Run {
         };
         let ready_file = options.ready_file;
         let data_path = data.path().to_owned();
-        let result = service
-            .run(client, shutdown, || {
+        let front_address = front.as_ref().and_then(Front::address);
+        let working = service
+            .run(client, shutdown.clone(), || {
                 tracing::info!(server, "ready");
                 if let Some(path) = &ready_file {
-                    let content = json!({ "server": server, "pid": std::process::id(), "data": data_path });
+                    let content = json!({
+                        "server": server,
+                        "frontDoor": front_address.map(|address| format!("https://{address}")),
+                        "pid": std::process::id(),
+                        "data": data_path,
+                    });
                     if let Err(error) = data_dir::write_atomic(path, format!("{content}\n").as_bytes()) {
                         tracing::error!(error = %crate::controller::chain(&error), "the ready file was not written");
                     }
                 }
-            })
-            .await;
+            });
+        let result = beside(front, working, shutdown).await;
         if let Some(ready) = &ready_file {
             let _ = fs::remove_file(ready);
         }
         result
+    }
+}
+
+/// Runs the signer with its front door, if it has one, until one of them ends.
+async fn beside(
+    front: Option<Front>,
+    working: impl Future<Output = Result<(), Error>>,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let Some(front) = front else {
+        return working.await;
+    };
+    let close = shutdown.child_token();
+    let mut working = std::pin::pin!(working);
+    let mut serving = std::pin::pin!(front.run(close.clone()));
+    tokio::select! {
+        worked = &mut working => {
+            close.cancel();
+            let served = serving.await;
+            worked.and(served)
+        }
+        served = &mut serving => {
+            shutdown.cancel();
+            let worked = working.await;
+            served.and(worked)
+        }
     }
 }
 

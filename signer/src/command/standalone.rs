@@ -135,6 +135,8 @@ impl Standalone {
             audit,
             clock,
             evidence,
+            // The API itself takes attested requests.
+            front: None,
             metrics,
             policy,
             rotation,

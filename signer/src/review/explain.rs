@@ -1,6 +1,6 @@
 //! Everything that stands in a request's way, not only the first.
 
-use super::{Denial, EvidenceCache, Review, ReviewError, Snapshot, Submission, check};
+use super::{Denial, EvidenceCache, Maker, Review, ReviewError, Snapshot, Submission, check};
 use check::Asking;
 use jiff::Timestamp;
 use touchstone_common::{
@@ -88,7 +88,7 @@ pub fn explain(
         now,
     };
     let rules = RulesSay::of(&snapshot.policy, &facts);
-    let (verdict, said) = match super::judge(submission, snapshot, evidence, now) {
+    let (verdict, said) = match super::judge(submission, Maker::Creator, snapshot, evidence, now) {
         Ok(Review::Approve(_)) => ("approve", "every stage is met".to_owned()),
         Ok(Review::Wait(waiting)) => ("wait", waiting.message().to_owned()),
         Ok(Review::Deny(denial)) | Err(denial) => (DENY, denial.message),

@@ -3,6 +3,7 @@
 mod approving;
 mod embedded;
 mod explaining;
+mod front_door;
 mod keys;
 mod rules;
 mod software;

@@ -62,12 +62,14 @@ impl AnonymousCreate for Evidence {
             username: "alice".to_owned(),
             groups: vec!["system:authenticated".to_owned()],
             extra: BTreeMap::from([("touchstone.dev/serial".to_owned(), vec!["1".to_owned()])]),
-            read_token_sha256: digest::digest(&digest::SHA256, &TOKEN)
-                .as_ref()
-                .try_into()
-                .unwrap(),
+            read_token_sha256: sha256(&TOKEN),
         })
     }
+}
+
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let digest = digest::digest(&digest::SHA256, bytes);
+    digest.as_ref().try_into().unwrap()
 }
 
 /// carol approves; her pass is `carol.pass.x`, and what she says begins with the UID of the request.

@@ -138,6 +138,7 @@ impl Session<'_> {
             &user,
             args.ttl,
             csr::to_pem(&csr),
+            &|text| self.talk.progress(text),
         ))?;
         let name = &submitted.name;
         self.talk.progress(&format!("Request {name} submitted."));
