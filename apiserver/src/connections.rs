@@ -64,11 +64,8 @@ pub(crate) trait Host: Clone + Send + Sync + 'static {
     fn is_stranger(&self, guest: &Self::Guest) -> bool;
 
     /// Answers a request.
-    fn answer(
-        &self,
-        guest: Self::Guest,
-        request: Request,
-    ) -> impl Future<Output = Response> + Send;
+    fn answer(&self, guest: Self::Guest, request: Request)
+    -> impl Future<Output = Response> + Send;
 }
 
 /// Serves until `shutdown` is cancelled, then lets requests finish. `stopped` is called in between.

@@ -374,11 +374,7 @@ async fn plain_path(
 }
 
 /// The body of a request, if it comes in time and is not too large.
-pub(crate) async fn collect(
-    body: Body,
-    limit: usize,
-    within: Duration,
-) -> Result<Bytes, ApiError> {
+pub(crate) async fn collect(body: Body, limit: usize, within: Duration) -> Result<Bytes, ApiError> {
     let collected = tokio::time::timeout(within, Limited::new(body, limit).collect())
         .await
         .map_err(|_| {

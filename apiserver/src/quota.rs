@@ -72,11 +72,7 @@ mod tests {
     #[test]
     fn turns_come_back_and_one_user_takes_none_of_anothers() {
         let (quota, now) = (Quota::new(RATE), Instant::now());
-        let taken = |user, now| {
-            (0..200)
-                .filter(|_| quota.take(user, now).is_ok())
-                .count()
-        };
+        let taken = |user, now| (0..200).filter(|_| quota.take(user, now).is_ok()).count();
         assert_eq!(taken("alice", now), 60);
         assert_eq!(taken("bob", now), 60);
         assert_eq!(taken("alice", now + EVERY * 2), 2);

@@ -167,8 +167,7 @@ impl ApiServer {
         tls: ServerTls,
         shutdown: CancellationToken,
     ) -> Result<(), ServeError> {
-        let config = tls::server_config(tls::provider(), &tls)
-            .map_err(ServeError::tls)?;
+        let config = tls::server_config(tls::provider(), &tls).map_err(ServeError::tls)?;
         drop(tls);
         let host = Served {
             server: self.clone(),

@@ -266,7 +266,9 @@ fn transport(
 pub fn translate(server: &str, error: kube::Error) -> ApiError {
     if let kube::Error::Api(status) = error {
         if status.code == 429 {
-            let seconds = status.details.map_or(0, |details| details.retry_after_seconds);
+            let seconds = status
+                .details
+                .map_or(0, |details| details.retry_after_seconds);
             return ApiError::Busy {
                 server: server.to_owned(),
                 // Nobody is made to come back at once.
@@ -432,7 +434,11 @@ mod tests {
             translate("https://h", kube::Error::Api(status.unwrap()))
         };
         let told = busy(serde_json::json!({ "retryAfterSeconds": 17 }));
-        assert_eq!(told.remedy().as_deref(), Some("try again in 17 s"), "{told}");
+        assert_eq!(
+            told.remedy().as_deref(),
+            Some("try again in 17 s"),
+            "{told}"
+        );
         let untold = busy(serde_json::Value::Null);
         assert_eq!(untold.remedy().as_deref(), Some("try again in 1 s"));
     }

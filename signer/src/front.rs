@@ -14,13 +14,11 @@ use crate::{
     metrics::FrontMetrics,
     review::{self, EvidenceCache, Snapshot},
 };
-use certificate::{Change, CertificateFiles};
+use certificate::{CertificateFiles, Change};
 use clap::Args;
 use k8s_openapi::{
     ByteString,
-    api::{
-        authentication::v1::SelfSubjectReview, certificates::v1::CertificateSigningRequestSpec,
-    },
+    api::{authentication::v1::SelfSubjectReview, certificates::v1::CertificateSigningRequestSpec},
 };
 use kube::{Api, Client, api::PostParams};
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
@@ -41,7 +39,12 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 #[derive(Debug, Args)]
 pub struct FrontOptions {
     /// Take attested requests of engineers without credentials of the cluster here, over HTTPS; without it, nowhere
-    #[arg(long, value_name = "ADDRESS", requires = "front_cert", requires = "front_key")]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        requires = "front_cert",
+        requires = "front_key"
+    )]
     pub front_listen: Option<String>,
     /// The certificate that is shown there, PEM, leaf first; read again when it changes
     #[arg(long, value_name = "FILE", requires = "front_listen")]
@@ -89,11 +92,9 @@ impl Front {
     /// When its certificate cannot be used, its address not listened on, or the cluster does not say who asks.
     pub async fn open(options: FrontOptions, parts: Parts) -> Result<Option<Self>, Error> {
         // The command line has all three or none.
-        let (Some(address), Some(certificate), Some(key)) = (
-            options.front_listen,
-            options.front_cert,
-            options.front_key,
-        ) else {
+        let (Some(address), Some(certificate), Some(key)) =
+            (options.front_listen, options.front_cert, options.front_key)
+        else {
             return Ok(None);
         };
         let (files, tls) = CertificateFiles::open(certificate, key)?;

@@ -45,7 +45,11 @@ const CLUSTER_TIMEOUT: Duration = Duration::from_secs(20);
 const LONGEST_WATCH: u64 = 300;
 
 /// Answers any request.
-pub(super) async fn handle(shared: Arc<Shared>, address: Address, mut request: Request) -> Response {
+pub(super) async fn handle(
+    shared: Arc<Shared>,
+    address: Address,
+    mut request: Request,
+) -> Response {
     let head_only = request.method() == Method::HEAD;
     if head_only {
         *request.method_mut() = Method::GET;
@@ -107,7 +111,14 @@ async fn answer(
         ("create", "") => {
             let body = handlers::collect(body, MAX_SMALL_BODY_BYTES, BODY_TIMEOUT).await?;
             let _turn = turn(shared)?;
-            let created = create(shared, resource, &attributes, &parameters, &parts.headers, &body);
+            let created = create(
+                shared,
+                resource,
+                &attributes,
+                &parameters,
+                &parts.headers,
+                &body,
+            );
             let created = created.await?;
             shared.doorkeeper.count(FrontOutcome::Created);
             Ok(handlers::json_response(StatusCode::CREATED, created))
@@ -116,7 +127,10 @@ async fn answer(
             let _turn = turn(shared)?;
             let (request, reader) = read(shared, resource, name, &parts.headers).await?;
             shared.doorkeeper.count(FrontOutcome::Read);
-            Ok(handlers::json_response(StatusCode::OK, show(request, &reader)?.to_string()))
+            Ok(handlers::json_response(
+                StatusCode::OK,
+                show(request, &reader)?.to_string(),
+            ))
         }
         ("watch", name) if is_of_one(&parameters, name) => {
             let turn = turn(shared)?;
@@ -221,7 +235,9 @@ async fn create(
             account = shared.account,
             "the cluster names another creator than the front door's account: nothing comes of requests"
         );
-        return Err(ApiError::internal("the cluster does not know the front door"));
+        return Err(ApiError::internal(
+            "the cluster does not know the front door",
+        ));
     }
     tracing::info!(
         request = created.metadata.name,
@@ -284,7 +300,11 @@ async fn watch(
         .map_or(LONGEST_WATCH, |asked| asked.clamp(1, LONGEST_WATCH));
     let name = request.metadata.name.clone().unwrap_or_default();
     let uid = request.metadata.uid.clone();
-    let version = request.metadata.resource_version.clone().unwrap_or_default();
+    let version = request
+        .metadata
+        .resource_version
+        .clone()
+        .unwrap_or_default();
     // From what was just read on: what the client has seen is that or older, and it is told of it if it is older.
     let news = parameters.value("resourceVersion") != Some(&version);
     let first = news
@@ -380,8 +400,12 @@ async fn within<T>(
     match tokio::time::timeout(CLUSTER_TIMEOUT, work).await {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(kube::Error::Api(status))) if status.code == 429 => {
-            let seconds = status.details.map_or(1, |details| details.retry_after_seconds);
-            Err(ApiError::too_many_requests_for(Duration::from_secs(seconds.into())))
+            let seconds = status
+                .details
+                .map_or(1, |details| details.retry_after_seconds);
+            Err(ApiError::too_many_requests_for(Duration::from_secs(
+                seconds.into(),
+            )))
         }
         Ok(Err(error)) => {
             tracing::error!(

@@ -131,7 +131,10 @@ impl Street {
     async fn create(&self) -> String {
         let answer = self.nobody().await.post(REQUESTS, &self.request()).await;
         assert_eq!(answer.code, 201, "{}", answer.text);
-        answer.json()["metadata"]["name"].as_str().unwrap().to_owned()
+        answer.json()["metadata"]["name"]
+            .as_str()
+            .unwrap()
+            .to_owned()
     }
 
     async fn deny(&self, name: &str) {
@@ -246,11 +249,16 @@ async fn to_everyone_else_there_is_no_such_request() {
             client.ask("GET", &nowhere, &headers, "").await,
         ];
         assert_eq!((there.code, nowhere.code), (404, 404));
-        assert_eq!(there.text.replace(&name, "touchstone-alice-nowhere"), nowhere.text);
+        assert_eq!(
+            there.text.replace(&name, "touchstone-alice-nowhere"),
+            nowhere.text
+        );
     }
     let watch = format!("{REQUESTS}?watch=1&fieldSelector=metadata.name%3D{name}");
     let wrong = bearer(&[8; 32]);
-    let answer = client.ask("GET", &watch, &[("authorization", &wrong)], "").await;
+    let answer = client
+        .ask("GET", &watch, &[("authorization", &wrong)], "")
+        .await;
     assert_eq!(answer.code, 404);
     let right = bearer(&TOKEN);
     for headers in [
@@ -277,7 +285,10 @@ async fn requests_that_others_made_are_not_there_whatever_their_token() {
     // Made by the signer's account, for another signer.
     let others: Api<CertificateSigningRequest> = Api::all(street.server.signer());
     let other = others
-        .create(&PostParams::default(), &street.server.request("a.example/b"))
+        .create(
+            &PostParams::default(),
+            &street.server.request("a.example/b"),
+        )
         .await
         .unwrap();
     let token = bearer(&TOKEN);
@@ -294,7 +305,8 @@ async fn a_watch_of_a_request_that_was_made_anew_under_its_name_ends() {
     let street = Street::new().await;
     let name = street.create().await;
     let token = bearer(&TOKEN);
-    let watch = format!("{REQUESTS}?watch=1&fieldSelector=metadata.name%3D{name}&timeoutSeconds=20");
+    let watch =
+        format!("{REQUESTS}?watch=1&fieldSelector=metadata.name%3D{name}&timeoutSeconds=20");
     let mut client = street.nobody().await;
     let started = std::time::Instant::now();
     let headers = [("authorization", token.as_str())];
@@ -306,7 +318,10 @@ async fn a_watch_of_a_request_that_was_made_anew_under_its_name_ends() {
         other.metadata.generate_name = None;
         other.metadata.name = Some(name.clone());
         other.metadata.annotations = Some([("secret".to_owned(), "of another".to_owned())].into());
-        requests.create(&PostParams::default(), &other).await.unwrap();
+        requests
+            .create(&PostParams::default(), &other)
+            .await
+            .unwrap();
     });
     assert!(watched.text.contains("\"DELETED\""), "{}", watched.text);
     assert!(!watched.text.contains("of another"), "{}", watched.text);
@@ -335,8 +350,14 @@ async fn health_is_told_and_nothing_else_is_there() {
         ("GET", "/openapi/v2"),
         ("GET", REQUESTS),
         ("GET", &format!("{REQUESTS}?watch=1")),
-        ("GET", &format!("{REQUESTS}?watch=1&fieldSelector=metadata.name!%3D{name}")),
-        ("GET", &format!("{REQUESTS}?watch=1&fieldSelector=spec.signerName%3D{ATTESTED}")),
+        (
+            "GET",
+            &format!("{REQUESTS}?watch=1&fieldSelector=metadata.name!%3D{name}"),
+        ),
+        (
+            "GET",
+            &format!("{REQUESTS}?watch=1&fieldSelector=spec.signerName%3D{ATTESTED}"),
+        ),
         (
             "GET",
             &format!("{REQUESTS}?watch=1&fieldSelector=metadata.name%3D{name},metadata.name%3Db"),
@@ -350,7 +371,10 @@ async fn health_is_told_and_nothing_else_is_there() {
         ("TRACE", &one),
         ("GET", &format!("{one}/status")),
         ("PUT", &format!("{one}/approval")),
-        ("GET", &format!("{REQUESTS}/../certificatesigningrequests/{name}")),
+        (
+            "GET",
+            &format!("{REQUESTS}/../certificatesigningrequests/{name}"),
+        ),
         ("GET", &format!("{REQUESTS}//{name}")),
         ("GET", &format!("{REQUESTS}/%2e%2e/{name}")),
         ("GET", &format!("{REQUESTS}/{name}%2fstatus")),
@@ -360,7 +384,10 @@ async fn health_is_told_and_nothing_else_is_there() {
             "POST",
             "/apis/certificates.k8s.io/v1/namespaces/default/certificatesigningrequests",
         ),
-        ("POST", "/apis/certificates.k8s.io/v1beta1/certificatesigningrequests"),
+        (
+            "POST",
+            "/apis/certificates.k8s.io/v1beta1/certificatesigningrequests",
+        ),
     ] {
         let answer = client.ask(method, path, &headers, "").await;
         assert_eq!(answer.code, 404, "{method} {path}: {}", answer.text);

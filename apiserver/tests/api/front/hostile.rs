@@ -28,7 +28,11 @@ async fn one_key_gets_so_many_requests_and_takes_no_turn_of_anothers() {
     assert!((20..30).contains(&taken), "{codes:?}");
     let limited = client.post(REQUESTS, &request).await;
     assert_eq!(limited.code, 429, "{codes:?}");
-    let seconds: u64 = limited.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    let seconds: u64 = limited.headers["retry-after"]
+        .to_str()
+        .unwrap()
+        .parse()
+        .unwrap();
     assert!((1..=15).contains(&seconds), "{seconds}");
     assert_eq!(limited.json()["reason"], "TooManyRequests");
     assert_eq!(limited.json()["details"]["retryAfterSeconds"], seconds);
@@ -68,18 +72,18 @@ async fn one_address_has_so_many_connections_and_they_come_back() {
     for _ in 0..64 {
         open.push(street.nobody().await);
     }
-    assert!(is_hung_up_on(&street, b"").await, "a connection too many stays open");
+    assert!(
+        is_hung_up_on(&street, b"").await,
+        "a connection too many stays open"
+    );
     assert_eq!(open.last_mut().unwrap().get("/healthz").await.code, 200);
     drop(open);
     let again = async {
+        // Hung up on at once, or left to begin.
         loop {
-            let stream = TcpStream::connect(street.address).await.unwrap();
-            let mut byte = [0];
-            // Hung up on at once, or left to begin.
-            if timeout(Duration::from_millis(200), { let mut s = stream; async move { s.read(&mut byte).await } })
-                .await
-                .is_err()
-            {
+            let mut stream = TcpStream::connect(street.address).await.unwrap();
+            let ended = timeout(Duration::from_millis(200), stream.read(&mut [0])).await;
+            if ended.is_err() {
                 return;
             }
         }
@@ -94,7 +98,9 @@ async fn is_hung_up_on(street: &Street, begun: &[u8]) -> bool {
     // A connection that is reset while it is written to is hung up on, too.
     let _ = stream.write_all(begun).await;
     let mut rest = Vec::new();
-    timeout(PATIENCE, stream.read_to_end(&mut rest)).await.is_ok()
+    timeout(PATIENCE, stream.read_to_end(&mut rest))
+        .await
+        .is_ok()
 }
 
 #[tokio::test]
@@ -107,7 +113,10 @@ async fn who_does_not_speak_tls_or_does_not_go_on_is_hung_up_on() {
         // The head of a TLS record, and a hello that never comes.
         is_hung_up_on(&street, &[0x16, 0x03, 0x01, 0x02, 0x00, 0x01]),
     );
-    assert!(silent && plain && garbage && begun, "{silent} {plain} {garbage} {begun}");
+    assert!(
+        silent && plain && garbage && begun,
+        "{silent} {plain} {garbage} {begun}"
+    );
 }
 
 #[tokio::test]
@@ -139,7 +148,10 @@ async fn slow_heads_and_bodies_are_cut() {
     let body = format!(
         "POST {REQUESTS} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n\r\n{{"
     );
-    let (head, body) = tokio::join!(cut(b"GET /healthz HTTP/1.1\r\nX-Slow: "), cut(body.as_bytes()));
+    let (head, body) = tokio::join!(
+        cut(b"GET /healthz HTTP/1.1\r\nX-Slow: "),
+        cut(body.as_bytes())
+    );
     assert!(head, "a head that never ends keeps its connection");
     assert!(body, "a body that never ends keeps its place");
 }
@@ -167,12 +179,19 @@ async fn what_is_too_large_is_not_taken() {
     assert_eq!(answer.code, 413, "{}", answer.text);
     let long = "x".repeat(20 * 1024);
     let mut stream = open_tls(street.address, &street.ca, None).await;
-    let head = format!("GET /healthz HTTP/1.1\r\nHost: a\r\nX-Long: {long}{long}{long}{long}\r\n\r\n");
+    let head =
+        format!("GET /healthz HTTP/1.1\r\nHost: a\r\nX-Long: {long}{long}{long}{long}\r\n\r\n");
     // It may hang up before all of it is written.
     let _ = stream.write_all(head.as_bytes()).await;
     let mut answer = Vec::new();
-    let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap();
-    assert!(!answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut answer))
+        .await
+        .unwrap();
+    assert!(
+        !answer.starts_with(b"HTTP/1.1 200"),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
 }
 
 #[tokio::test]
@@ -180,18 +199,27 @@ async fn a_request_hidden_in_another_is_not_seen() {
     let street = Street::new().await;
     let hidden = format!("POST {REQUESTS} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
     for framing in [
-        format!("Content-Length: {}\r\nTransfer-Encoding: chunked", hidden.len()),
+        format!(
+            "Content-Length: {}\r\nTransfer-Encoding: chunked",
+            hidden.len()
+        ),
         format!("Content-Length: 0\r\nContent-Length: {}", hidden.len()),
         "Transfer-Encoding: chunked, identity".to_owned(),
         "Transfer-Encoding: xchunked".to_owned(),
         "Content-Length: +5".to_owned(),
-        format!("Transfer-Encoding : chunked\r\nContent-Length: {}", hidden.len()),
+        format!(
+            "Transfer-Encoding : chunked\r\nContent-Length: {}",
+            hidden.len()
+        ),
     ] {
         let mut stream = open_tls(street.address, &street.ca, None).await;
-        let request = format!("POST {REQUESTS} HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n0\r\n\r\n{hidden}");
+        let request =
+            format!("POST {REQUESTS} HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n0\r\n\r\n{hidden}");
         let _ = stream.write_all(request.as_bytes()).await;
         let mut answer = Vec::new();
-        let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap();
+        let _ = timeout(PATIENCE, stream.read_to_end(&mut answer))
+            .await
+            .unwrap();
         let text = String::from_utf8_lossy(&answer);
         // A second answer, if any, says that what follows is no request.
         assert!(!text.contains("HTTP/1.1 2"), "{framing}: {text}");
@@ -206,13 +234,21 @@ async fn headers_make_nobody_anybody() {
     let street = Street::new().await;
     let body = serde_json::to_vec(&street.request()).unwrap();
     let mut client = street.nobody().await;
-    for name in ["impersonate-user", "impersonate-group", "impersonate-extra-a"] {
+    for name in [
+        "impersonate-user",
+        "impersonate-group",
+        "impersonate-extra-a",
+    ] {
         let answer = client
             .ask("POST", REQUESTS, &[(name, "system:masters")], body.clone())
             .await;
         assert_eq!(answer.code, 403, "{}", answer.text);
     }
-    let remote = [("x-remote-user", "root"), ("x-remote-group", "system:masters"), ("x-forwarded-for", "192.0.2.1")];
+    let remote = [
+        ("x-remote-user", "root"),
+        ("x-remote-group", "system:masters"),
+        ("x-forwarded-for", "192.0.2.1"),
+    ];
     let answer = client.ask("POST", REQUESTS, &remote, body).await;
     assert_eq!(answer.code, 201, "{}", answer.text);
     assert_eq!(answer.json()["spec"]["username"], "alice");
@@ -225,7 +261,14 @@ async fn a_defect_costs_one_request_and_no_other() {
     let mut request = street.request();
     request["spec"]["expirationSeconds"] = 666.into();
     assert_eq!(client.post(REQUESTS, &request).await.code, 500);
-    for body in ["", "{", "[]", "null", "{\"spec\":{}}", "{\"spec\":{\"request\":7}}"] {
+    for body in [
+        "",
+        "{",
+        "[]",
+        "null",
+        "{\"spec\":{}}",
+        "{\"spec\":{\"request\":7}}",
+    ] {
         let code = client.ask("POST", REQUESTS, &[], body).await.code;
         assert!((400..500).contains(&code), "{body}: {code}");
     }

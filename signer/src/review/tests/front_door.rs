@@ -3,7 +3,7 @@
 use super::*;
 use crate::review::review_of_front_door;
 
-const ACCOUNT: &str = "system:serviceaccount:touchstone:touchstone-signer";
+const ACCOUNT: &str = "touchstone-signer";
 
 /// What the signer says of a request that its front door made.
 fn judged(bench: &Bench, change: impl FnOnce(&mut Case)) -> Review {
@@ -15,7 +15,10 @@ fn judged(bench: &Bench, change: impl FnOnce(&mut Case)) -> Review {
         uid: "1",
         signer_name: "touchstone.dev/client",
         username: &case.username,
-        groups: &["system:serviceaccounts".to_owned(), "oncall-people".to_owned()],
+        groups: &[
+            "system:serviceaccounts".to_owned(),
+            "oncall-people".to_owned(),
+        ],
         request: pem.as_bytes(),
         expiration_seconds: case.expiration_seconds,
         usages: &case.usages,
@@ -45,7 +48,8 @@ fn an_attested_and_enrolled_key_is_granted_what_it_is_granted_on_the_embedded_ap
     assert_eq!(intent.key_serial(), Some(12_345_678));
     assert_eq!(intent.read_token_sha256(), embedded.read_token_sha256());
     assert!(matches!(
-        judged(&bench, |case| case.draft.groups = vec![GroupName::parse("read").unwrap()]),
+        judged(&bench, |case| case.draft.groups =
+            vec![GroupName::parse("read").unwrap()]),
         Review::Wait(_)
     ));
 }
@@ -58,7 +62,8 @@ fn the_signers_account_speaks_for_nobody_where_no_front_door_is() {
 
 #[test]
 fn a_key_without_evidence_is_denied_even_where_its_hash_is_enrolled() {
-    let sha256 = hex::encode(Bench::new().case_key_sha256());
+    let mut bench = Bench::new();
+    let sha256 = hex::encode(bench.case_key_sha256());
     let policy = POLICY.replace(
         "keys: [{ serial: 12345678 }]",
         &format!("keys: [{{ serial: 12345678 }}, {{ spki: \"sha256:{sha256}\" }}]"),
@@ -67,10 +72,13 @@ fn a_key_without_evidence_is_denied_even_where_its_hash_is_enrolled() {
         "groups: [oncall]",
         "groups: [oncall], key: { attested: false }",
     );
-    let bench = Bench::with(&policy, GOOD);
+    bench.snapshot.policy = Policy::parse("policy.yaml", policy.as_bytes()).unwrap();
     // On a cluster of which alice has a credential, such a key is hers.
     bench.approves(|case| case.draft.evidence = None);
-    assert_eq!(denied(&bench, |case| case.draft.evidence = None), "NoEvidence");
+    assert_eq!(
+        denied(&bench, |case| case.draft.evidence = None),
+        "NoEvidence"
+    );
 }
 
 #[test]
@@ -92,7 +100,7 @@ fn a_rule_for_any_key_takes_none_that_is_not_enrolled_whoever_the_policy_lists()
 
 #[test]
 fn the_groups_of_the_signers_account_are_nobodys() {
-    let rule = "- { name: of people, who: { kubernetesGroups: [oncall-people] }, groups: [people], decision: auto }\n";
+    let rule = "- { name: of people, who: { groups: [oncall-people] }, groups: [people], decision: auto }\n";
     let bench = Bench::with(&format!("{POLICY}{rule}"), GOOD);
     let people = |case: &mut Case| case.draft.groups = vec![GroupName::parse("people").unwrap()];
     assert_eq!(denied(&bench, people), "DeniedByPolicy");
@@ -106,8 +114,12 @@ fn what_surrounds_it_is_checked_as_ever() {
             "InvalidUsages",
             (|case: &mut Case| case.usages = vec!["server auth".into()]) as fn(&mut Case),
         ),
-        ("InvalidLifetime", |case| case.expiration_seconds = Some(3600)),
-        ("NotFresh", |case| case.draft.claims.issued_at = shifted(-301)),
+        ("InvalidLifetime", |case| {
+            case.expiration_seconds = Some(3600)
+        }),
+        ("NotFresh", |case| {
+            case.draft.claims.issued_at = shifted(-301)
+        }),
         ("WrongCluster", |case| {
             case.draft.claims.cluster = ClusterName::parse("staging").unwrap();
         }),
