@@ -54,8 +54,8 @@ impl World {
         } else {
             // The signer that `deploy/` describes, started again with a front door.
             let manifest = cluster.dir().join("front.yaml");
-            fs::write(&manifest, include_str!("../../../deploy/front.yaml"))
-                .expect("write a manifest");
+            let role = include_str!("../../../deploy/components/front-door/rbac.yaml");
+            fs::write(&manifest, role).expect("write a manifest");
             cluster.kubectl_ok([
                 Path::new("apply").as_os_str(),
                 "-f".as_ref(),
