@@ -1,5 +1,6 @@
 //! The certificate that comes back from a ceremony: exactly what an issuing CA may have, whoever made it.
 
+use super::plan::LONGEST_ISSUING;
 use crate::{
     certificate::{CLIENT_AUTH, CaCertificate, CertificateError, Validity},
     key::PublicKey,
@@ -55,6 +56,9 @@ pub enum IssuingError {
     /// The root is none that issuing CAs can stand under.
     #[error("the root {0}")]
     Root(&'static str),
+    /// It lives longer than any ceremony allows.
+    #[error("the certificate is valid from {} to {}, longer than any ceremony allows", .0.not_before, .0.not_after)]
+    TooLong(Validity),
     /// Another root signed it, or no one.
     #[error("the certificate was not signed by the root {0}")]
     Signature(String),
@@ -72,8 +76,8 @@ pub enum IssuingError {
 }
 
 /// Checks an issuing certificate (one PEM block) against what was asked for and the root: subject, key, CA with path
-/// length 0, keyCertSign and cRLSign, clientAuth alone, key identifiers, no other extension, dates within the root's, the
-/// root's signature.
+/// length 0, keyCertSign and cRLSign, clientAuth alone, key identifiers, no other extension, dates within the root's and no
+/// longer than a ceremony's, the root's signature.
 ///
 /// # Errors
 /// What is not as it must be.
@@ -103,6 +107,9 @@ pub fn verify_issuing(
             certificate: own,
             root: its,
         });
+    }
+    if own.not_after.duration_since(own.not_before) > LONGEST_ISSUING {
+        return Err(IssuingError::TooLong(own));
     }
     Ok(ca)
 }

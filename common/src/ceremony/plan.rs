@@ -20,7 +20,11 @@ use std::ops::RangeInclusive;
 /// How far back a CA begins: its certificates must not begin before it does, wherever they are checked.
 const BACKDATE: SignedDuration = SignedDuration::from_mins(10);
 const ROOT_DAYS: RangeInclusive<u32> = 365..=9132;
-const ISSUING_DAYS: RangeInclusive<u32> = 1..=366;
+const ISSUING_DAYS: RangeInclusive<u32> = 1..=MOST_ISSUING_DAYS;
+const MOST_ISSUING_DAYS: u32 = 366;
+/// No ceremony makes an issuing certificate that lives longer.
+pub(super) const LONGEST_ISSUING: SignedDuration =
+    SignedDuration::from_secs(MOST_ISSUING_DAYS as i64 * 86_400 + BACKDATE.as_secs());
 const DIGEST_FORM: &str = "a SHA-256 is written \"sha256:\" and 64 lower-case hexadecimal digits";
 
 /// A ceremony as it was reviewed.

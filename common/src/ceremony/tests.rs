@@ -302,6 +302,18 @@ fn dates_outside_the_roots_are_refused() {
 }
 
 #[test]
+fn one_that_lives_longer_than_any_ceremony_allows_is_refused() {
+    let world = World::new();
+    world
+        .verify(&world.issued("Issuing 1", days(0, 366)))
+        .unwrap();
+    assert!(matches!(
+        world.verify(&world.issued("Issuing 1", days(0, 367))),
+        Err(IssuingError::TooLong(_))
+    ));
+}
+
+#[test]
 fn every_departure_from_the_profile_is_refused() {
     let world = World::new();
     let server_auth = const_oid::ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1");
