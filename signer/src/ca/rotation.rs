@@ -36,8 +36,9 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 use touchstone_common::certificate::SignError;
 
-/// How often the record is read where nothing is due.
-const LOOK_EVERY: Duration = Duration::from_secs(15);
+/// How often the record is read where nothing is due: how long a signer may go on signing by a CA that an operator
+/// distrusted.
+pub const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How soon it is read again at the soonest.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// How soon a step that could not be made is tried again.

@@ -6,6 +6,7 @@ use crate::{
         fingerprint,
         lifecycle::{Asked, CaId, Event, Lifecycle, Lifetime, State},
         record::Record,
+        rotation::LOOK_EVERY,
         store::Read,
     },
     command::{Output, print, print_json},
@@ -24,6 +25,7 @@ use std::{
     fs,
     io::{self, BufRead as _, IsTerminal as _, Write as _},
     path::Path,
+    time::Duration,
 };
 use touchstone_common::{
     ceremony::{ExpectedIssuing, IssuingRequest, verify_issuing},
@@ -247,28 +249,54 @@ impl Distrust {
                 |root: &&CaCertificate| root.verify_signature_of(certificate.der()).is_ok();
             record.roots().iter().find(is_issuer)
         });
-        let living = match &mark {
-            Some(mark) => every_grant(&open.grants)
-                .try_filter(|grant| future::ready(grant.is_living_of(mark, now)))
-                .try_collect()
-                .await
-                .map_err(|source| Error::Api {
-                    doing: "list the grants",
-                    source: Box::new(source),
-                })?,
-            None => Vec::new(),
-        };
+        let mut living = living(open, mark.as_deref(), now).await?;
         if !self.dry_run && !self.yes && !self.confirm(&living)? {
             return Err(Error::NotConfirmed);
         }
         if !self.dry_run {
             let event = Event::Distrusted(self.ca);
             write(open, false, |record| moved(record, event, now)).await?;
-            for grant in &living {
-                mark_grant(&open.grants, grant, now).await?;
-            }
+            living = self
+                .after_the_last(open, mark.as_deref(), living, now)
+                .await?;
         }
         self.report(&living, root)
+    }
+
+    /// Marks what lives. A signer that did not read the record yet goes on for a moment: what it signed meanwhile counts, too.
+    async fn after_the_last(
+        &self,
+        open: &Open,
+        mark: Option<&str>,
+        known: Vec<Grant>,
+        now: Timestamp,
+    ) -> Result<Vec<Grant>, Error> {
+        // What is known is marked first, whatever happens to this process while it waits.
+        for grant in &known {
+            mark_grant(&open.grants, grant, now).await?;
+        }
+        if !open.is_in_use() {
+            return Ok(known);
+        }
+        let wait = LOOK_EVERY + Duration::from_secs(1);
+        let told = writeln!(
+            io::stderr(),
+            "{} is distrusted. Waiting {} seconds, until every signer has read it",
+            self.ca,
+            wait.as_secs()
+        );
+        told.map_err(Error::Output)?;
+        tokio::time::sleep(wait).await;
+        let living = living(open, mark, now).await?;
+        let is_new = |grant: &&Grant| {
+            known
+                .iter()
+                .all(|known| known.name_any() != grant.name_any())
+        };
+        for grant in living.iter().filter(is_new) {
+            mark_grant(&open.grants, grant, now).await?;
+        }
+        Ok(living)
     }
 
     fn confirm(&self, living: &[Grant]) -> Result<bool, Error> {
@@ -348,6 +376,21 @@ impl Distrust {
         }
         print(&text)
     }
+}
+
+/// The grants of living certificates of the CA with this fingerprint.
+async fn living(open: &Open, mark: Option<&str>, now: Timestamp) -> Result<Vec<Grant>, Error> {
+    let Some(mark) = mark else {
+        return Ok(Vec::new());
+    };
+    every_grant(&open.grants)
+        .try_filter(|grant| future::ready(grant.is_living_of(mark, now)))
+        .try_collect()
+        .await
+        .map_err(|source| Error::Api {
+            doing: "list the grants",
+            source: Box::new(source),
+        })
 }
 
 async fn mark_grant(grants: &Api<Grant>, grant: &Grant, now: Timestamp) -> Result<(), Error> {

@@ -47,7 +47,7 @@ pub(super) struct Open {
     pub(super) store: Store,
     pub(super) grants: Api<Grant>,
     /// A standalone that does not run: nobody starts it meanwhile.
-    _directory: Option<DataDir>,
+    directory: Option<DataDir>,
 }
 
 impl Place {
@@ -100,11 +100,16 @@ async fn open_standalone(data: &Path) -> Result<Open, Error> {
 }
 
 impl Open {
+    /// Whether signers may be at work on it.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.directory.is_none()
+    }
+
     fn of(client: Client, namespace: &str, directory: Option<DataDir>) -> Self {
         Self {
             store: Store::of_any(client.clone(), namespace),
             grants: Api::all(client),
-            _directory: directory,
+            directory,
         }
     }
 

@@ -141,6 +141,13 @@ fn text(record: &Record, now: Timestamp) -> String {
         picture::draw(lifecycle, now)
     );
     text.push_str(&table(record));
+    if !record.roots().is_empty() {
+        text.push_str("\nRoots in the trust bundle\n");
+    }
+    for root in record.roots() {
+        let end = root.validity().not_after;
+        text.push_str(&format!("  {}  until {end}\n", root.common_name()));
+    }
     text.push_str(&agenda(lifecycle, now));
     if let Some(blocked) = record.blocked() {
         text.push_str(&format!(
