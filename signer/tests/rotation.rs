@@ -9,6 +9,8 @@
     reason = "tests; at how many places it was killed is a figure to report"
 )]
 
+#[path = "rotation/clock.rs"]
+mod clock;
 #[path = "../../tests/src/softhsm.rs"]
 #[allow(
     dead_code,
@@ -181,17 +183,18 @@ async fn a_spoiled_record_is_refused_kept_and_no_reason_to_stop_at_once() {
     }
 }
 
+fn is_active(record: &Record, number: u32) -> bool {
+    let active = record.lifecycle().active();
+    active.is_some_and(|ca| ca.id().number() == number)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_cannot_be_destroyed_is_told_and_stops_nobody() {
     let mut world = World::with_an_active_ca().await;
     let obstacle = world.put_a_folder_in_place_of_the_key();
-    let is_active = |number: u32| {
-        move |record: &Record| {
-            let active = record.lifecycle().active();
-            active.is_some_and(|ca| ca.id().number() == number)
-        }
-    };
-    world.go_until("ca-3 is active", is_active(3)).await;
+    world
+        .go_until("ca-3 is active", |record| is_active(record, 3))
+        .await;
     let record = world.record().await;
     assert_eq!(record.doomed().len(), 1, "it is not forgotten");
     let blocked = record.blocked().unwrap();

@@ -57,6 +57,8 @@ use touchstone_signer::{
 pub(crate) const KEEP: i64 = 60;
 /// How far the clock goes between two looks.
 const TICK: i64 = 50;
+/// How far the clock goes between two looks while it is wrong.
+const LOOK: i64 = 600;
 /// More than a quarter has.
 const MAX_TICKS: u32 = 400;
 const QUARTER: Settings = Settings {
@@ -67,6 +69,17 @@ const QUARTER: Settings = Settings {
     publish_before: Length::seconds(140),
     keep_after_last_leaf: Length::seconds(KEEP as u32),
     longest_leaf: Length::seconds(60),
+};
+
+/// A quarter of a month, for clocks that go wrong by a day and by a year.
+pub(crate) const MONTH: Settings = Settings {
+    root: Root::None,
+    lifetime: Length::days(30),
+    activate_every: Length::days(15),
+    prepare_after: Length::days(9),
+    publish_before: Length::days(3),
+    keep_after_last_leaf: Length::days(1),
+    longest_leaf: Length::days(1),
 };
 
 /// Where the signer's process ends.
@@ -141,7 +154,9 @@ pub(crate) struct World {
     keys: KeyPlace,
     leaves: Vec<Leaf>,
     metrics: Arc<Metrics>,
-    root: Root,
+    settings: Settings,
+    /// How far the clock goes between two looks, in seconds.
+    tick: i64,
     died: Arc<Notify>,
     rotations: Vec<Rotation>,
     server: JoinHandle<()>,
@@ -159,6 +174,13 @@ impl World {
     /// With keys in files.
     pub(crate) async fn new(root: Root) -> Self {
         Self::with_keys(root, None).await
+    }
+
+    /// By other settings, with as many seconds between two looks.
+    pub(crate) async fn with(settings: Settings, tick: i64) -> Self {
+        let mut world = Self::new(settings.root).await;
+        (world.settings, world.tick) = (settings, tick);
+        world
     }
 
     /// With keys in a token, or in files.
@@ -212,7 +234,8 @@ impl World {
             keys,
             leaves: Vec::new(),
             metrics: Arc::default(),
-            root,
+            settings: Settings { root, ..QUARTER },
+            tick: TICK,
             died: Arc::default(),
             rotations: Vec::new(),
             server,
@@ -223,10 +246,15 @@ impl World {
     /// Without a root, its first CA signing.
     pub(crate) async fn with_an_active_ca() -> Self {
         let mut world = Self::new(Root::None).await;
-        world.start(Cut::Never).await;
-        let is_active = |record: &Record| record.lifecycle().active().is_some();
-        world.go_until("ca-1 is active", is_active).await;
+        world.begin().await;
         world
+    }
+
+    /// Starts the signer and waits for its first CA.
+    pub(crate) async fn begin(&mut self) {
+        self.start(Cut::Never).await;
+        let is_active = |record: &Record| record.lifecycle().active().is_some();
+        self.go_until("ca-1 is active", is_active).await;
     }
 
     /// Starts the signer in place of the one that was there.
@@ -250,10 +278,7 @@ impl World {
     }
 
     fn open(&self, cut: Cut) -> impl Future<Output = Result<Rotation, RotationError>> + use<> {
-        let schedule = Schedule::new(Settings {
-            root: self.root,
-            ..QUARTER
-        });
+        let schedule = Schedule::new(self.settings);
         let settings = CaSettings {
             schedule: schedule.unwrap(),
             ..CaSettings::usual(self.keys.clone())
@@ -340,7 +365,7 @@ impl World {
             if is_over(&self.record().await) {
                 return;
             }
-            self.advance(TICK);
+            self.advance(self.tick);
         }
         panic!(
             "{what}: it never came to this: {:#?}",
@@ -373,7 +398,7 @@ impl World {
             if first.is_some_and(|ca| ca.removed().is_some()) {
                 return false;
             }
-            self.advance(TICK);
+            self.advance(self.tick);
         }
         panic!("the quarter has no end");
     }
@@ -434,6 +459,31 @@ impl World {
         *now = now.checked_add(SignedDuration::from_secs(seconds)).unwrap();
     }
 
+    /// The clock is wrong by so many seconds for some looks, and then right again. What was signed before it is in
+    /// people's hands all the while; what was signed meanwhile is nobody's.
+    pub(crate) async fn be_wrong_for(&mut self, seconds: i64, looks: u32) {
+        let theirs = std::mem::take(&mut self.leaves);
+        self.advance(seconds);
+        for _ in 0..looks {
+            // A clock that is wrong may make steps impossible; it must not make them harmful.
+            let _ = self.look().await;
+            self.use_leaves().await;
+            self.advance(LOOK);
+        }
+        self.advance(-seconds);
+        self.leaves = theirs;
+    }
+
+    /// Every living leaf authenticates at this moment.
+    pub(crate) async fn nobody_is_cut_off(&self) {
+        let now = self.clock.now();
+        let living = self.leaves.iter().filter(|leaf| leaf.not_after >= now);
+        assert!(living.clone().count() > 0, "somebody works");
+        for leaf in living {
+            self.authenticates(leaf).await;
+        }
+    }
+
     pub(crate) async fn advance_to_the_end_of_the_active_ca(&mut self, seconds: i64) {
         let record = self.record().await;
         let end = record
@@ -475,7 +525,7 @@ impl World {
     }
 
     pub(crate) async fn set_root(&mut self, root: Root) {
-        self.root = root;
+        self.settings.root = root;
         self.start(Cut::Never).await;
     }
 
