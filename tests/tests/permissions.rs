@@ -129,7 +129,7 @@ impl World {
         (request, status)
     }
 
-    /// bob sees what is asked, and what it would open, approves it, and sees who has access.
+    /// bob sees what is asked, and what it would open, approves it, sees who has access, and takes some back.
     fn decide(&self, request: &str) {
         for arguments in [
             &["role", "sees-pods", "--verb=get", "--resource=pods"][..],
@@ -175,6 +175,8 @@ impl World {
             .succeeded();
         // Ends by itself: without an end of its own a watch goes on.
         grants(&["--watch", "--request-timeout=2s"]);
+        let revoke = ["revoke", name, "--reason", "laptop stolen", "--yes"];
+        self.bob.run(revoke).succeeded();
     }
 
     /// Everything that the accounts are there for.
