@@ -5,6 +5,8 @@
 //! was kept elsewhere (`audit verify --anchor`).
 
 pub mod chain;
+pub mod files;
+pub mod stream;
 pub mod verify;
 pub mod writer;
 
@@ -113,6 +115,13 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         not_after: Option<Timestamp>,
     },
+    /// The log goes on in this file.
+    Rotated {
+        /// Which file of the log it is, 1 for the first.
+        file: u64,
+        /// The name of the one before.
+        after: String,
+    },
     /// The signer started.
     Started {
         /// Its version.
@@ -158,6 +167,9 @@ pub struct RequestRef {
     pub csr: String,
     /// Its UID: one made again under the same name is another.
     pub csr_uid: String,
+    /// Who created it, as Kubernetes knows them.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub creator: String,
 }
 
 /// What is about to be signed, for whom, by which rule.
@@ -242,6 +254,14 @@ pub enum AuditError {
         /// The file.
         path: PathBuf,
     },
+    /// The file that is written to is gone, and older ones are there.
+    #[error("read the audit log {}: it is gone, and {} is there", path.display(), last.display())]
+    Gone {
+        /// The file.
+        path: PathBuf,
+        /// The last one that is there.
+        last: PathBuf,
+    },
     /// It cannot be opened or read.
     #[error("read the audit log {}", path.display())]
     Read {
@@ -284,6 +304,11 @@ impl AuditError {
             Self::AnchorMissing { .. } => {
                 "records were cut off the end, or the anchor is of another log: compare with a backup".into()
             }
+            Self::Gone { path, .. } => format!(
+                "someone took it away: restore it from a backup; to begin a new log knowingly, move the other files away \
+                 from {} too",
+                path.display()
+            ),
             Self::Lost { .. } => "check the disk, then start again: nothing was signed without a record".into(),
             Self::Closed => "start again: the signer was stopping".into(),
             Self::Read { .. } => "check that the file is there and that this user can read it".into(),

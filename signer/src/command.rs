@@ -9,10 +9,13 @@ pub mod run;
 pub mod standalone;
 
 use crate::{
+    audit::{AuditLog, FILE_NAME, writer},
     ca::{key::KeyPlace, settings::CaSettings},
+    data_dir::DataDir,
     error::Error,
 };
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use jiff::Timestamp;
 use std::{
     io::{self, Write},
     path::{Path, PathBuf},
@@ -114,12 +117,57 @@ pub struct SignerOptions {
     /// The settings of the CA, YAML: who signs it, when it rotates, where its keys are made; without it, the usual ones
     #[arg(long, value_name = "FILE")]
     pub ca_settings: Option<PathBuf>,
+    /// Where the audit log goes
+    #[arg(long, value_name = "WHERE", value_enum, default_value_t)]
+    pub audit: AuditTo,
+    /// Begin another file when the audit log's has so many bytes, such as 64MiB; without it, never
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub audit_max_size: Option<u64>,
     /// Serve /metrics, /healthz and /readyz here, over plain HTTP; without it, nowhere
     #[arg(long, value_name = "ADDRESS")]
     pub metrics_listen: Option<String>,
 }
 
+/// Where the audit log goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum AuditTo {
+    /// To files in the data directory, and to standard output
+    Both,
+    /// To files in the data directory
+    #[default]
+    File,
+    /// To standard output alone: what collects it keeps it, and each start begins a chain
+    Stdout,
+}
+
+/// A size in bytes: `65536`, `64KiB`, `64MiB` or `1GiB`; at least 64 KiB, so that a file holds more than its first record.
+fn size(text: &str) -> Result<u64, String> {
+    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
+    let (digits, shift) = units
+        .into_iter()
+        .find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, shift)))
+        .unwrap_or((text, 0));
+    let number: Option<u64> = digits.trim_end().parse().ok();
+    number
+        .and_then(|number| number.checked_mul(1 << shift))
+        .filter(|bytes| *bytes >= 1 << 16)
+        .ok_or_else(|| "not a size of 64KiB or more, such as 64MiB".to_owned())
+}
+
 impl SignerOptions {
+    fn audit_log(&self, data: &DataDir, now: Timestamp) -> Result<AuditLog, Error> {
+        let options = writer::Options {
+            printed: self.audit == AuditTo::Both,
+            max_bytes: self.audit_max_size,
+        };
+        Ok(match self.audit {
+            AuditTo::Both | AuditTo::File => {
+                AuditLog::open_with(&data.file(FILE_NAME), now, options)?
+            }
+            AuditTo::Stdout => AuditLog::on_stdout()?,
+        })
+    }
+
     /// The settings of the CA; where they do not say, its keys are made at `keys`.
     fn ca_settings(&self, keys: KeyPlace) -> Result<CaSettings, Error> {
         ca_settings(self.ca_settings.as_deref(), &self.data, keys)

@@ -493,7 +493,9 @@ impl Error {
 
 fn audit_exit(error: &AuditError) -> Exit {
     match error {
-        AuditError::AnchorMissing { .. } | AuditError::Broken { .. } => Exit::Audit,
+        AuditError::AnchorMissing { .. } | AuditError::Broken { .. } | AuditError::Gone { .. } => {
+            Exit::Audit
+        }
         AuditError::Closed
         | AuditError::Lost { .. }
         | AuditError::Read { .. }

@@ -9,6 +9,7 @@
 
 use std::{
     fs,
+    io::Write as _,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -16,6 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
+use touchstone_signer::audit::{AuditLog, Event};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_touchstone-signer");
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -82,6 +84,10 @@ impl Place {
     }
 
     fn spawn(&self) -> Running {
+        self.spawn_with(&[])
+    }
+
+    fn spawn_with(&self, further: &[&str]) -> Running {
         let quiet = || {
             fs::File::options()
                 .create(true)
@@ -91,6 +97,7 @@ impl Place {
         };
         Running(
             self.command()
+                .args(further)
                 .stdout(quiet())
                 .stderr(quiet())
                 .spawn()
@@ -99,9 +106,13 @@ impl Place {
     }
 
     fn start(&self) -> Running {
+        self.start_with(&[])
+    }
+
+    fn start_with(&self, further: &[&str]) -> Running {
         // One that was killed leaves its ready file.
         let _ = fs::remove_file(self.path("ready.json"));
-        let mut running = self.spawn();
+        let mut running = self.spawn_with(further);
         let end = Instant::now() + PATIENCE;
         while !self.path("ready.json").exists() {
             let ended = running.0.try_wait().unwrap();
@@ -287,6 +298,92 @@ fn a_changed_audit_log_is_found_by_verify_and_keeps_the_signer_from_starting() {
     );
     let (code, message) = place.refused();
     assert_eq!(code, Some(6), "{message}");
+}
+
+/// Runs a command of `audit` on a copy of a log.
+fn on_copy(arguments: &[&str], copy: &str) -> Output {
+    let mut child = Command::new(PROGRAM)
+        .arg("audit")
+        .args(arguments)
+        .arg("-")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    // Whoever found what is wrong reads no further.
+    let _ = input.write_all(copy.as_bytes());
+    drop(input);
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn a_log_on_standard_output_is_verified_and_shown_from_what_collected_it() {
+    let place = Place::new();
+    for _ in 0..2 {
+        place.start_with(&["--audit", "stdout"]).terminate();
+    }
+    assert!(!place.path("data/audit.jsonl").exists());
+    // As `kubectl logs` has it: with what was logged, and two starts.
+    let copy = place.log();
+    let verify = on_copy(&["verify"], &copy);
+    let said = String::from_utf8_lossy(&verify.stdout);
+    assert!(verify.status.success(), "{verify:?}");
+    assert!(said.contains("in 2 chains"), "{said}");
+    let show = on_copy(&["show", "--since", "1h"], &copy);
+    assert!(show.status.success(), "{show:?}");
+    let said = String::from_utf8_lossy(&show.stdout).into_owned();
+    assert_eq!(said.matches("  started  ").count(), 2, "{said}");
+    let none = on_copy(
+        &["show", "--user", "alice@example.com", "--output", "json"],
+        &copy,
+    );
+    assert!(none.status.success() && none.stdout.is_empty(), "{none:?}");
+
+    for (arguments, forged) in [
+        (
+            &["verify"][..],
+            copy.replacen("policyLoaded", "policyLoadee", 1),
+        ),
+        (
+            &["show"],
+            copy.replacen("\"kind\":\"stopped\"", "\"kind\":\"stoppee\"", 1),
+        ),
+    ] {
+        assert_ne!(forged, copy);
+        assert_eq!(on_copy(arguments, &forged).status.code(), Some(6));
+    }
+}
+
+#[test]
+fn a_log_in_several_files_is_one_chain_and_is_also_printed_where_that_is_asked_for() {
+    let place = Place::new();
+    place.start().terminate();
+    // More than a file of the least size may have.
+    let path = place.path("data/audit.jsonl");
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let now = jiff::Timestamp::now();
+        let log = AuditLog::open(&path, now).unwrap();
+        let all = (0..400).map(|_| log.append(now, Event::Stopped {}));
+        for receipt in futures::future::join_all(all).await {
+            receipt.unwrap();
+        }
+    });
+    place
+        .start_with(&["--audit", "both", "--audit-max-size", "64KiB"])
+        .terminate();
+    assert!(place.path("data/audit-000001.jsonl").exists());
+    place.start().terminate();
+    let verify = place.run(&["audit", "verify"]);
+    assert!(verify.status.success(), "{verify:?}");
+    let printed = place.log();
+    assert!(printed.contains("\"kind\":\"rotated\""));
+    assert!(on_copy(&["verify"], &printed).status.success());
+    fs::remove_file(path).unwrap();
+    let (code, message) = place.refused();
+    assert_eq!(code, Some(6), "{message}");
+    assert!(message.contains("audit-000001.jsonl"), "{message}");
 }
 
 #[test]

@@ -52,6 +52,13 @@ pub enum Problem {
 }
 
 impl LineHash {
+    /// Reads what it prints.
+    fn parse(text: &str) -> Option<Self> {
+        let mut hash = [0; 32];
+        hex::decode_to_slice(text, &mut hash).ok()?;
+        Some(Self(hash))
+    }
+
     /// Of this line, without its newline.
     #[must_use]
     pub fn of(line: &[u8]) -> Self {
@@ -143,6 +150,18 @@ impl Head {
         Ok(Self {
             seq,
             hash: LineHash::of(line),
+        })
+    }
+
+    /// The head that `line` says it hangs on: its digest fits, whatever stood before it.
+    ///
+    /// # Errors
+    /// When it is no record, or was changed.
+    pub fn before(line: &[u8]) -> Result<Self, Problem> {
+        let (seq, prev) = read_line(line)?;
+        Ok(Self {
+            seq: seq.checked_sub(1).ok_or(Problem::Syntax)?,
+            hash: LineHash::parse(&prev).ok_or(Problem::Syntax)?,
         })
     }
 

@@ -3,23 +3,17 @@
 use super::{
     AuditError,
     chain::{Head, Problem},
+    stream::{self, Kind, Verified},
 };
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
+    io::{self, BufReader, Read, Seek, SeekFrom},
     path::Path,
     time::Duration,
 };
 
 /// How much of a log's end is checked when it is opened; `audit verify` checks all of it.
 const TAIL_BYTES: u64 = 1 << 20;
-
-/// A log that verified.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verified {
-    /// Its last line.
-    pub head: Head,
-}
 
 /// The end of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,37 +48,11 @@ pub(crate) enum Tail {
 /// # Errors
 /// The first line that does not fit.
 pub fn verify_file(path: &Path, anchor: Option<&str>) -> Result<Verified, AuditError> {
-    let read = |source| AuditError::Read {
+    let file = File::open(path).map_err(|source| AuditError::Read {
         path: path.to_owned(),
         source,
-    };
-    let mut reader = BufReader::new(File::open(path).map_err(read)?);
-    let mut head = Head::EMPTY;
-    let mut anchored = anchor.is_none();
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        if reader.read_until(b'\n', &mut line).map_err(read)? == 0 {
-            break;
-        }
-        let followed = line
-            .strip_suffix(b"\n")
-            .ok_or(Problem::Incomplete)
-            .and_then(|line| head.follow(line));
-        head = followed.map_err(|problem| AuditError::Broken {
-            path: path.to_owned(),
-            line: head.seq.saturating_add(1),
-            problem,
-        })?;
-        anchored |= anchor.is_some_and(|anchor| head.hash.to_string() == anchor);
-    }
-    if let (false, Some(anchor)) = (anchored, anchor) {
-        return Err(AuditError::AnchorMissing {
-            path: path.to_owned(),
-            anchor: anchor.to_owned(),
-        });
-    }
-    Ok(Verified { head })
+    })?;
+    stream::read(path, BufReader::new(file), Kind::File, anchor, |_| ())
 }
 
 /// As [`verify_file`], for a log that may be written to at the same time: a last line that is not yet whole is waited
@@ -128,7 +96,8 @@ pub(crate) fn tail(mut file: &File) -> io::Result<Tail> {
 }
 
 fn read_tail(lines: &[u8], base: u64, from_start: bool) -> Tail {
-    let mut head = from_start.then_some(Head::EMPTY);
+    let first = lines.split(|byte| *byte == b'\n').next();
+    let mut head = from_start.then(|| stream::start_of(first.unwrap_or_default()));
     let mut offset = 0usize;
     let mut rest = lines;
     let mut bad: Option<Problem> = None;

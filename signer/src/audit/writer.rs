@@ -3,6 +3,7 @@
 use super::{
     AuditError, Event,
     chain::{self, Head},
+    files,
     verify::{self, Tail},
 };
 use crate::data_dir;
@@ -19,6 +20,15 @@ use tokio::sync::oneshot;
 
 /// The most records one `fdatasync` serves.
 const BATCH: usize = 1024;
+
+/// Where records go, beside the log's file, and when that is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Each line is also printed on standard output.
+    pub printed: bool,
+    /// The bytes after which a file is full; `None`: never.
+    pub max_bytes: Option<u64>,
+}
 
 /// The open log. Cheap to clone; the file is closed when the last one is gone.
 #[derive(Clone, Debug)]
@@ -46,15 +56,40 @@ impl AuditLog {
     /// # Errors
     /// When it cannot be read or written, or its end was changed by something else.
     pub fn open(path: &Path, now: Timestamp) -> Result<Self, AuditError> {
-        let file = Appender::open(path, now)?;
+        Self::open_with(path, now, Options::default())
+    }
+
+    /// As [`AuditLog::open`].
+    ///
+    /// # Errors
+    /// As [`AuditLog::open`]; or when the log's file is gone and older ones are there.
+    pub fn open_with(path: &Path, now: Timestamp, options: Options) -> Result<Self, AuditError> {
+        Self::start(Appender::open(path, now, options)?)
+    }
+
+    /// A log that is printed on standard output and kept nowhere here: each start begins a chain.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn on_stdout() -> Result<Self, AuditError> {
+        Self::start(Appender {
+            file: None,
+            path: PathBuf::from("standard output"),
+            head: Head::EMPTY,
+            length: 0,
+            number: 1,
+            lost: false,
+            options: Options::default(),
+        })
+    }
+
+    fn start(file: Appender) -> Result<Self, AuditError> {
+        let path = file.path.clone();
         let (sender, receiver) = mpsc::channel();
         thread::Builder::new()
             .name("audit".into())
             .spawn(move || write_loop(file, &receiver))
-            .map_err(|source| AuditError::Write {
-                path: path.to_owned(),
-                source,
-            })?;
+            .map_err(|source| AuditError::Write { path, source })?;
         Ok(Self { sender })
     }
 
@@ -85,16 +120,21 @@ fn write_loop(mut file: Appender, receiver: &mpsc::Receiver<Entry>) {
 
 #[derive(Debug)]
 struct Appender {
-    file: File,
+    /// `None`: standard output.
+    file: Option<File>,
     path: PathBuf,
     head: Head,
     length: u64,
+    /// Which file of the log it is, from 1.
+    number: u64,
+    options: Options,
     /// The disk refused to say that something is safe: what the file holds is unknown until it is read again.
     lost: bool,
 }
 
 impl Appender {
-    fn open(path: &Path, now: Timestamp) -> Result<Self, AuditError> {
+    fn open(path: &Path, now: Timestamp, options: Options) -> Result<Self, AuditError> {
+        let number = files::recover(path)?;
         let read = |source| AuditError::Read {
             path: path.to_owned(),
             source,
@@ -124,11 +164,13 @@ impl Appender {
             }
         };
         let mut appender = Self {
-            file,
+            file: Some(file),
             path: path.to_owned(),
             head,
             length,
+            number,
             lost: false,
+            options,
         };
         if let Some(rest) = torn {
             appender.set_aside(&rest, now).map_err(write)?;
@@ -143,8 +185,10 @@ impl Appender {
         let aside = self.path.with_file_name(&name);
         data_dir::write_synced(&aside, rest)?;
         data_dir::sync_parent(&aside)?;
-        self.file.set_len(self.length)?;
-        self.file.sync_all()?;
+        if let Some(file) = &self.file {
+            file.set_len(self.length)?;
+            file.sync_all()?;
+        }
         tracing::error!(
             file = %aside.display(),
             bytes = rest.len(),
@@ -162,6 +206,9 @@ impl Appender {
     }
 
     fn append(&mut self, batch: Vec<Entry>) {
+        if let (false, Some(first)) = (self.lost, batch.first()) {
+            self.rotate_when_full(first.time);
+        }
         let mut bytes = Vec::with_capacity(batch.len().saturating_mul(1024));
         let mut head = self.head;
         let mut waiting = Vec::with_capacity(batch.len());
@@ -213,21 +260,62 @@ impl Appender {
 
     /// Writes all of it to disk, or leaves the file as it was.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if let Err(error) = self.file.write_all(bytes) {
+        let Some(file) = &mut self.file else {
+            // A part may be printed: what follows it would not be read as what it is.
+            return print(bytes).inspect_err(|error| {
+                tracing::error!(%error, "the audit log cannot be printed; nothing is signed");
+                self.lost = true;
+            });
+        };
+        if let Err(error) = file.write_all(bytes) {
             tracing::error!(%error, "the audit log cannot be written; nothing is signed");
             // A part may be in the file: a disk that fills up takes what still fits.
-            self.lost = self.file.set_len(self.length).is_err();
+            self.lost = file.set_len(self.length).is_err();
             return Err(error);
         }
-        if let Err(error) = self.file.sync_data() {
+        if let Err(error) = file.sync_data() {
             // After a failed sync the kernel forgets which pages were lost: a second try could lie.
             tracing::error!(%error, "the disk lost a write to the audit log; nothing more is signed");
             self.lost = true;
             return Err(error);
         }
         self.length = self.length.saturating_add(bytes.len() as u64);
+        if self.options.printed
+            && let Err(error) = print(bytes)
+        {
+            // The file has it.
+            tracing::warn!(%error, "the audit log's copy on standard output is not read");
+        }
         Ok(())
     }
+
+    /// Goes on in another file when this one is full. If that cannot be, goes on in this one.
+    fn rotate_when_full(&mut self, now: Timestamp) {
+        if self.file.is_none() || self.options.max_bytes.is_none_or(|most| self.length < most) {
+            return;
+        }
+        match files::rotate(&self.path, self.number, self.head, now) {
+            Ok(begun) => {
+                self.file = Some(begun.file);
+                self.head = begun.head;
+                self.length = begun.length;
+                self.number = self.number.saturating_add(1);
+                if self.options.printed {
+                    let _ = print(&begun.line);
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "the audit log is full and cannot go on in another file; it goes on in this one");
+                // Under its name there must be this very file.
+                self.lost = !files::is(&self.path, self.file.as_ref());
+            }
+        }
+    }
+}
+
+fn print(bytes: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush())
 }
 
 /// `io::Error` is not `Clone`, and one failed write is told to everyone who waits for it.
@@ -331,5 +419,104 @@ mod tests {
             let second = log.append(Timestamp::UNIX_EPOCH, Event::Stopped {}).await;
             assert!(matches!(second, Err(AuditError::Lost { .. })), "{second:?}");
         });
+    }
+}
+
+#[cfg(test)]
+mod rotating {
+    use super::*;
+    use std::fs;
+
+    const FULL: Options = Options {
+        printed: false,
+        max_bytes: Some(1000),
+    };
+
+    fn append(path: &Path, times: usize) {
+        let log = AuditLog::open_with(path, Timestamp::UNIX_EPOCH, FULL).unwrap();
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(async {
+                for _ in 0..times {
+                    log.append(Timestamp::UNIX_EPOCH, Event::Stopped {})
+                        .await
+                        .unwrap();
+                }
+            });
+    }
+
+    fn numbers(path: &Path) -> Vec<u64> {
+        let full = files::full(path).unwrap();
+        full.into_iter().map(|(number, _)| number).collect()
+    }
+
+    fn verified(path: &Path) -> Result<u64, AuditError> {
+        files::read(path, None, |_| ()).map(|verified| verified.records)
+    }
+
+    #[test]
+    fn a_full_file_is_followed_by_another_and_the_chain_goes_through_all() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("audit.jsonl");
+        append(&path, 20);
+        append(&path, 20);
+        let count = numbers(&path).len();
+        assert!(count > 3, "{count}");
+        assert_eq!(verified(&path).unwrap(), 40 + count as u64);
+        let mut seen = 0;
+        files::read(&path, None, |_| seen += 1).unwrap();
+        assert_eq!(seen, 40 + count);
+        for (_, file) in files::full(&path).unwrap() {
+            assert!(fs::metadata(file).unwrap().len() < 1500);
+        }
+        // The oldest may be kept elsewhere, one in the middle may not.
+        fs::rename(
+            temp.path().join("audit-000001.jsonl"),
+            temp.path().join("kept"),
+        )
+        .unwrap();
+        assert!(verified(&path).is_ok());
+        fs::remove_file(temp.path().join("audit-000003.jsonl")).unwrap();
+        assert!(matches!(verified(&path), Err(AuditError::Broken { .. })));
+    }
+
+    #[test]
+    fn a_crash_at_any_step_of_a_rotation_leaves_a_log_that_goes_on() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("audit.jsonl");
+        append(&path, 3);
+        let before = fs::read(&path).unwrap();
+        let verify::Tail::Whole { head, .. } = verify::tail(&File::open(&path).unwrap()).unwrap()
+        else {
+            panic!("not whole");
+        };
+        let next = temp.path().join("audit.jsonl.next");
+        drop(files::rotate(&path, 1, head, Timestamp::UNIX_EPOCH).unwrap());
+        let begun = fs::read(&path).unwrap();
+        let full = temp.path().join("audit-000001.jsonl");
+
+        // Before the first rename: what is next is forgotten. Cut short, too.
+        for part in [&begun[..], &begun[..40], &[]] {
+            fs::rename(&full, &path).unwrap();
+            fs::write(&next, part).unwrap();
+            append(&path, 0);
+            assert!(!next.exists() && numbers(&path).is_empty());
+            assert_eq!(fs::read(&path).unwrap(), before);
+            fs::rename(&path, &full).unwrap();
+        }
+        // Between the renames: what is next takes its place.
+        fs::write(&next, &begun).unwrap();
+        append(&path, 1);
+        assert_eq!(verified(&path).unwrap(), 5);
+        // The file that is written to was taken away: no chain is begun in its place.
+        fs::remove_file(&path).unwrap();
+        for part in [None, Some(&b"{}\n"[..]), Some(&before[..])] {
+            if let Some(part) = part {
+                fs::write(&next, part).unwrap();
+            }
+            let opened = AuditLog::open_with(&path, Timestamp::UNIX_EPOCH, FULL);
+            assert!(matches!(opened, Err(AuditError::Gone { .. })), "{part:?}");
+        }
     }
 }

@@ -2,7 +2,6 @@
 
 use super::SignerOptions;
 use crate::{
-    audit::{AuditLog, FILE_NAME},
     ca::{key::KeyPlace, record::Binding, rotation},
     clock::{Clock, SystemClock},
     controller::code,
@@ -61,7 +60,7 @@ impl Run {
             let _ = fs::remove_file(ready);
         }
         let founded = rotation::found(&data, &settings, clock.now())?;
-        let audit = AuditLog::open(&data.file(FILE_NAME), clock.now())?;
+        let audit = options.audit_log(&data, clock.now())?;
         let config = config(&self.kubeconfig, self.context).await?;
         let (client, server) = connect(config.clone())?;
         check(&client, &options.signer_name).await?;

@@ -4,7 +4,6 @@ use super::{SignerOptions, run};
 use crate::{
     anonymous::{ByKey, Taken},
     approvers::ByPolicy,
-    audit::{AuditLog, FILE_NAME},
     bundle::Bundle,
     ca::{CaError, bootstrap, endpoint, key::KeyPlace, record::Binding, rotation},
     clock::{ApiClock, Clock, SystemClock},
@@ -71,7 +70,7 @@ impl Standalone {
         let (user, groups) = administrator()?;
         let admin = endpoint::admin(&data, &user, &groups, now)?;
         let founded = rotation::found(&data, &settings, clock.now())?;
-        let audit = AuditLog::open(&data.file(FILE_NAME), now)?;
+        let audit = options.audit_log(&data, now)?;
         let evidence = evidence_cache();
         let api = Arc::new(
             ApiServer::open(Config {

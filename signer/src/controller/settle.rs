@@ -42,6 +42,7 @@ impl Context {
             request: RequestRef {
                 csr: open.request,
                 csr_uid: uid.to_owned(),
+                creator: String::new(),
             },
             grant: Some(open.grant.clone()),
             message: message.to_owned(),

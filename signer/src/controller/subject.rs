@@ -33,6 +33,7 @@ impl Subject {
         RequestRef {
             csr: self.name.clone(),
             csr_uid: self.uid.clone(),
+            creator: self.request.spec.username.clone().unwrap_or_default(),
         }
     }
 
