@@ -16,7 +16,7 @@ use crate::{
 };
 use touchstone_common::{
     attestation::AttestationError, certificate::CertificateError, claims::ClaimsError,
-    name::NameError,
+    key::SoftwareKeyError, name::NameError,
 };
 
 /// How the process ends. The table in `docs/exit-codes.md` says the same.
@@ -120,7 +120,7 @@ impl Exit {
             Self::Usage => "the command line is wrong",
             Self::Config => "the configuration, or a file it names, is missing or wrong",
             Self::Card => "no YubiKey, no pcscd, or the card cannot do it",
-            Self::Pin => "wrong, locked or missing PIN, PUK or management key",
+            Self::Pin => "wrong, locked or missing PIN, PUK, management key or passphrase",
             Self::Touch => "the YubiKey was not touched in time",
             Self::Denied => "the request was denied",
             Self::Waiting => "the request still waits for a decision",
@@ -312,6 +312,10 @@ impl Error {
                 | CardError::Unsupported { .. } => Exit::Card,
             },
             Self::Ceremony(CeremonyError::Declined | CeremonyError::Exists(_)) => Exit::Other,
+            Self::Ceremony(CeremonyError::Key {
+                source: SoftwareKeyError::Passphrase | SoftwareKeyError::ShortPassphrase,
+                ..
+            }) => Exit::Pin,
             Self::Ceremony(_) => Exit::Ceremony,
             Self::Claims(_) | Self::Name { .. } | Self::Usage(_) => Exit::Usage,
             Self::ClockSkew { .. } => Exit::ClockSkew,

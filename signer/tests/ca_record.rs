@@ -68,6 +68,7 @@ fn world() -> World {
         certificate: Some(certificate),
         key: Some(KeySource::File {
             path: data.file("ca/issuing/key.pem"),
+            passphrase: None,
         }),
         request: None,
     };

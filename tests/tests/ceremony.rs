@@ -131,6 +131,16 @@ impl Team {
 
     /// With a root in a file: no card is asked, so no root of one is needed.
     fn software(&self, arguments: &[&str]) -> Ran {
+        let further = ["--passphrase-file", "root.passphrase"];
+        self.0.secret("root.passphrase", PASSPHRASE);
+        self.software_asked(&[arguments, &further].concat())
+    }
+
+    fn software_asked(&self, arguments: &[&str]) -> Ran {
+        Ran::of(&mut self.software_command(arguments))
+    }
+
+    fn software_command(&self, arguments: &[&str]) -> Command {
         let further = ["--insecure-software-root", "root.key"];
         let mut all: Vec<String> = vec!["ca".to_owned()];
         for text in arguments.iter().chain(&further) {
@@ -142,7 +152,7 @@ impl Team {
             });
         }
         all.push("--yes".to_owned());
-        self.0.run(all)
+        self.0.touchstone(all)
     }
 
     fn touches(&self) -> u32 {
@@ -184,6 +194,7 @@ impl Team {
     }
 }
 
+const PASSPHRASE: &str = "correct horse battery staple";
 const ISSUING: &str = "Example Issuing 1";
 const INIT: &[&str] = &["root", "init", "--plan", "root.yaml", "--out", "root.pem"];
 const SIGN: &[&str] = &[
@@ -389,6 +400,70 @@ fn a_root_that_nobody_touched_for_is_not_made_and_the_way_on_is_named() {
     assert!(!team.0.file("root.record.json").exists());
     card.control("touch-mode auto");
     team.init(&["--overwrite"]).succeeded();
+}
+
+#[test]
+fn a_root_in_a_file_is_under_a_passphrase_that_openssl_takes_too() {
+    let team = Team(Engineer::without_card("alice@example.com"));
+    team.write("root.yaml", ROOT_PLAN);
+    let mut asked = Session::start(&team.software_command(INIT));
+    asked.answer_hidden("New passphrase", "short");
+    asked.wait_for("fewer than eight characters");
+    asked.answer_hidden("New passphrase", PASSPHRASE);
+    asked.answer_hidden("again", "another passphrase");
+    asked.wait_for("differ");
+    asked.answer_hidden("New passphrase", PASSPHRASE);
+    asked.answer_hidden("again", PASSPHRASE);
+    asked.end().with(0, &[]);
+    let key = team.text("root.key");
+    assert!(key.starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----"));
+    team.0.secret("root.passphrase", PASSPHRASE);
+    let pkey = [
+        "pkey",
+        "-passin",
+        "file:root.passphrase",
+        "-in",
+        "root.key",
+        "-pubout",
+    ];
+    let public = team.openssl(&pkey);
+    let certified = team.openssl(&["x509", "-in", "root.pem", "-noout", "-pubkey"]);
+    assert_eq!(public, certified);
+
+    team.request("issuing.csr", ISSUING);
+    team.plan(ISSUING, 90);
+    team.0.secret("wrong.passphrase", "not the passphrase");
+    let wrong = [SIGN, &["--passphrase-file", "wrong.passphrase"]].concat();
+    team.software_asked(&wrong)
+        .failed(exit::PIN, &["not opened by the passphrase", "tried again"]);
+    team.assert_no_issuing();
+    let mut asked = Session::start(&team.software_command(SIGN));
+    asked.answer_hidden("Passphrase of the root's key", PASSPHRASE);
+    asked.end().with(0, &[]);
+}
+
+#[test]
+fn a_root_in_a_file_without_a_passphrase_is_one_that_was_asked_for() {
+    let team = Team(Engineer::without_card("alice@example.com"));
+    team.write("root.yaml", ROOT_PLAN);
+    let asking = team.software_command(INIT);
+    let mut nobody = Command::new("setsid");
+    nobody.arg("--wait").arg(asking.get_program());
+    nobody.args(asking.get_args()).env_clear();
+    let set = asking.get_envs();
+    nobody.envs(set.filter_map(|(name, value)| Some((name, value?))));
+    let nobody = Ran::of(nobody.stdin(std::process::Stdio::null()));
+    assert_ne!(nobody.code, Some(0), "{nobody}");
+    assert!(nobody.stderr.contains("--no-passphrase"), "{nobody}");
+    assert!(!team.0.file("root.key").exists() && !team.0.file("root.pem").exists());
+    team.0.secret("root.passphrase", "short");
+    let short = [INIT, &["--passphrase-file", "root.passphrase"]].concat();
+    team.software_asked(&short)
+        .failed(exit::PIN, &["eight characters"]);
+    assert!(!team.0.file("root.key").exists() && !team.0.file("root.pem").exists());
+    let plain = team.software_asked(&[INIT, &["--no-passphrase"]].concat());
+    assert!(plain.succeeded().stderr.contains("under no passphrase"));
+    assert!(team.text("root.key").starts_with("-----BEGIN PRIVATE KEY"));
 }
 
 #[test]

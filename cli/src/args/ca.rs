@@ -50,6 +50,9 @@ pub struct CeremonyArgs {
     /// For trials only: the root's key is this file, not a YubiKey
     #[arg(long, value_name = "KEY", value_hint = ValueHint::FilePath)]
     pub insecure_software_root: Option<PathBuf>,
+    /// Read the passphrase of that file from the first line of FILE (- for standard input) instead of asking
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "insecure_software_root")]
+    pub passphrase_file: Option<PathBuf>,
     /// Which card.
     #[command(flatten)]
     pub card: CardArgs,
@@ -70,6 +73,13 @@ pub struct CaRootInit {
     /// Replace the key in the slot; the old key is gone for ever
     #[arg(long, conflicts_with = "insecure_software_root")]
     pub overwrite: bool,
+    /// Leave the root's key file without a passphrase
+    #[arg(
+        long,
+        requires = "insecure_software_root",
+        conflicts_with = "passphrase_file"
+    )]
+    pub no_passphrase: bool,
     /// Writing.
     #[command(flatten)]
     pub management: ManagementArgs,

@@ -1,6 +1,7 @@
 //! `touchstone ca`: the two ceremonies of the root, [`root`] and [`sign`], and [`verify`] for their records.
 
 pub mod error;
+mod passphrase;
 pub mod root;
 pub mod sign;
 pub mod verify;

@@ -1,5 +1,7 @@
 //! A private key in memory: a CA key kept in a file or Secret, a user's key where policy allows one outside a card.
 
+mod encrypted;
+
 use super::{KeyAlgorithm, KeyError, PublicKey, SigningKey};
 use aws_lc_rs::{
     encoding::{AsDer as _, PublicKeyX509Der},
@@ -15,8 +17,8 @@ use zeroize::Zeroizing;
 
 /// P-256, P-384 or Ed25519, held by the crypto library, which wipes it when it is dropped.
 ///
-/// It is the one thing in this crate that draws randomness, from the library's own generator: to make a key, and for
-/// each ECDSA signature.
+/// It is the one thing in this crate that draws randomness, from the library's own generator: to make a key, to put it
+/// under a passphrase, and for each ECDSA signature.
 pub struct SoftwareKey {
     public: PublicKey,
     pair: Pair,
@@ -30,15 +32,32 @@ enum Pair {
 /// Why a software key could not be made, read or used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SoftwareKeyError {
+    /// Trying a passphrase would cost more than any key should.
+    #[error("asks for more work or memory to try its passphrase than is spent on one")]
+    Cost,
+    /// It is under a passphrase, and there is none.
+    #[error("is under a passphrase")]
+    Encrypted,
+    /// Encrypted otherwise.
+    #[error(
+        "is encrypted by something else than PBES2 with scrypt or PBKDF2-HMAC-SHA-256 and AES-CBC"
+    )]
+    Encryption,
     /// The library refused to make or encode a key.
     #[error("the crypto library could not make the key")]
     Generate,
+    /// Another passphrase.
+    #[error("is not opened by the passphrase, or is damaged")]
+    Passphrase,
     /// Not PKCS#8 of an accepted kind, or the halves do not belong together.
     #[error("is not an unencrypted PKCS#8 private key of P-256, P-384 or Ed25519")]
     Pkcs8,
     /// The public half was refused.
     #[error("the public half {0}")]
     Public(#[from] KeyError),
+    /// Too short a passphrase.
+    #[error("would be under a passphrase of fewer than eight characters")]
+    ShortPassphrase,
     /// The library refused to sign.
     #[error("the crypto library could not sign")]
     Sign,
@@ -87,7 +106,13 @@ impl SoftwareKey {
     /// # Errors
     /// As [`SoftwareKey::from_pkcs8_der`].
     pub fn from_pkcs8_pem(pem: &[u8]) -> Result<Self, SoftwareKeyError> {
-        let der = crate::pem::one_block(pem, "PRIVATE KEY").map_err(|_| SoftwareKeyError::Pkcs8)?;
+        let der =
+            crate::pem::one_block(pem, "PRIVATE KEY").map_err(
+                |_| match encrypted::is_encrypted(pem) {
+                    true => SoftwareKeyError::Encrypted,
+                    false => SoftwareKeyError::Pkcs8,
+                },
+            )?;
         Self::from_pkcs8_der(&Zeroizing::new(der))
     }
 

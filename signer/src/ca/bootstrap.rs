@@ -104,13 +104,7 @@ pub fn open_as(data: &DataDir, settings: &CaSettings, now: Timestamp) -> Result<
 fn load(data: &Path, tokens: &Tokens) -> Result<Founded, CaError> {
     let (root, certificate) = certificates(data)?;
     let issuing_folder = data.join(FOLDER).join(ISSUING);
-    let key: Box<dyn CaKey> = match files::noted_key(&issuing_folder)? {
-        Some(source) => source.open(tokens)?,
-        None => {
-            let (_, key) = files::load(&issuing_folder)?;
-            Box::new(SoftwareCaKey::from(key))
-        }
-    };
+    let key = open_key(&issuing_folder, tokens)?;
     let issuing =
         IssuingCa::new(certificate, key).ok_or_else(|| files::mismatch(&issuing_folder))?;
     Ok(Founded {
@@ -141,8 +135,24 @@ pub fn certificates(data: &Path) -> Result<(CaCertificate, CaCertificate), CaErr
 ///
 /// # Errors
 /// When it cannot be read, or they are not a pair.
-pub(super) fn own_root(data: &DataDir) -> Result<(CaCertificate, SoftwareKey), CaError> {
-    files::load(&data.file(FOLDER).join(ROOT))
+pub(super) fn own_root(data: &DataDir) -> Result<(CaCertificate, Box<dyn CaKey>), CaError> {
+    let folder = data.file(FOLDER).join(ROOT);
+    let certificate = files::load_certificate(&folder)?;
+    let key = open_key(&folder, &Tokens::default())?;
+    if certificate.public_key() != key.public_key() {
+        return Err(files::mismatch(&folder));
+    }
+    Ok((certificate, key))
+}
+
+fn open_key(folder: &Path, tokens: &Tokens) -> Result<Box<dyn CaKey>, CaError> {
+    match files::noted_key(folder)? {
+        Some(source) => Ok(source.open(tokens)?),
+        None => {
+            let (_, key) = files::load(folder)?;
+            Ok(Box::new(SoftwareCaKey::from(key)))
+        }
+    }
 }
 
 /// Where the first issuing CA's key is.
@@ -151,6 +161,7 @@ pub(super) fn issuing_key(data: &Path) -> Result<KeySource, CaError> {
     Ok(
         files::noted_key(&folder)?.unwrap_or_else(|| KeySource::File {
             path: files::key_path(&folder),
+            passphrase: None,
         }),
     )
 }
@@ -172,7 +183,11 @@ fn make(folder: &Path, settings: &CaSettings, now: Timestamp) -> Result<(), CaEr
         common_name: &format!("Touchstone root {mark}"),
     };
     let (root, root_key) = self_signed(&root_profile, KeyAlgorithm::P384, now)?;
-    files::store(&folder.join(ROOT), &root, &root_key)?;
+    let passphrase = match &settings.keys {
+        KeyPlace::File { passphrase, .. } => passphrase.as_ref(),
+        KeyPlace::Pkcs11(_) | KeyPlace::Secret => None,
+    };
+    files::store_under(&folder.join(ROOT), &root, &root_key, passphrase)?;
     let issuing = folder.join(ISSUING);
     let profile = Profile::IssuingCa {
         common_name: &format!("Touchstone issuing CA {mark}"),
@@ -183,7 +198,7 @@ fn make(folder: &Path, settings: &CaSettings, now: Timestamp) -> Result<(), CaEr
     };
     if !matches!(settings.keys, KeyPlace::Pkcs11(_)) {
         let key = generate(settings.algorithm)?;
-        return files::store(&issuing, &certify(key.public_key())?, &key);
+        return files::store_under(&issuing, &certify(key.public_key())?, &key, passphrase);
     }
     let plan = settings.keys.plan(CaId::FIRST, &settings.tokens)?;
     if let KeyPlan::Elsewhere(planned) = &plan {
@@ -255,6 +270,7 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], CaError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ca::key::SecretFile;
     use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
     fn now() -> Timestamp {
@@ -291,6 +307,35 @@ mod tests {
         );
         let bundle = fs::read_to_string(data.file(TRUST_BUNDLE)).unwrap();
         assert_eq!(bundle, second.root().to_pem());
+    }
+
+    #[test]
+    fn root_and_first_key_are_under_the_passphrase_of_key_files() {
+        let (temp, data) = fresh();
+        let file = temp.path().join("passphrase");
+        data_dir::write_synced(&file, b"correct horse battery staple").unwrap();
+        let settings = CaSettings::usual(KeyPlace::File {
+            folder: temp.path().join("keys"),
+            passphrase: Some(SecretFile { file: file.clone() }),
+        });
+        let first = open_as(&data, &settings, now()).unwrap();
+        for part in [ROOT, ISSUING] {
+            let path = files::key_path(&data.file(FOLDER).join(part));
+            let text = fs::read_to_string(path).unwrap();
+            assert!(text.starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----"));
+        }
+        own_root(&data).unwrap();
+        let again = open_as(&data, &settings, now()).unwrap();
+        assert_eq!(again.issuing().fingerprint(), first.issuing().fingerprint());
+
+        data_dir::write_synced(&file, b"wrong horse battery staple").unwrap();
+        let error = open_as(&data, &settings, now()).unwrap_err();
+        assert!(error.remedy().contains("own passphrase"), "{error}");
+        own_root(&data).unwrap_err();
+        fs::remove_file(&file).unwrap();
+        let (_other, other) = fresh();
+        open_as(&other, &settings, now()).unwrap_err();
+        assert!(!other.file(FOLDER).exists(), "nothing is half made");
     }
 
     #[test]

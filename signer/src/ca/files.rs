@@ -1,6 +1,9 @@
 //! A CA's files: `certificate.pem` and `key.pem` in a folder of their own.
 
-use super::{CaError, key::KeySource};
+use super::{
+    CaError,
+    key::{self, KeySource, SecretFile},
+};
 use crate::data_dir::{self, DataDirError};
 use std::{
     fs::{self, DirBuilder, File},
@@ -41,24 +44,49 @@ pub fn load(folder: &Path) -> Result<(CaCertificate, SoftwareKey), CaError> {
 }
 
 pub(super) fn mismatch(folder: &Path) -> CaError {
-    let note = folder.join(KEY_NOTE);
+    let [key, note] = [KEY, KEY_NOTE].map(|name| folder.join(name));
     CaError::Mismatch {
         certificate: folder.join(CERTIFICATE),
-        key: if note.exists() {
-            note
-        } else {
-            folder.join(KEY)
-        },
+        key: if key.exists() { key } else { note },
     }
 }
 
-/// Where a folder's key is, where that is noted: not in the folder.
+/// Where a folder's key is, where that is noted: not in the folder, or under a passphrase.
 pub(super) fn noted_key(folder: &Path) -> Result<Option<KeySource>, CaError> {
     let path = folder.join(KEY_NOTE);
     let note = data_dir::read_optional(&path)?;
-    note.map(|json| serde_json::from_slice(&json))
+    let source = note
+        .map(|json| serde_json::from_slice(&json))
         .transpose()
-        .map_err(|source| CaError::KeyNote { path, source })
+        .map_err(|source| CaError::KeyNote { path, source })?;
+    Ok(source.map(|source| match source {
+        KeySource::File { path, passphrase } => KeySource::File {
+            // A file of the folder itself.
+            path: folder.join(path),
+            passphrase,
+        },
+        elsewhere => elsewhere,
+    }))
+}
+
+/// Writes a CA into a new folder, its key under a passphrase if there is one, and waits for the disk.
+pub(super) fn store_under(
+    folder: &Path,
+    certificate: &CaCertificate,
+    key: &SoftwareKey,
+    passphrase: Option<&SecretFile>,
+) -> Result<(), CaError> {
+    if passphrase.is_none() {
+        return store(folder, certificate, key);
+    }
+    let pem = key::written(key, passphrase)?;
+    let source = KeySource::File {
+        path: KEY.into(),
+        passphrase: passphrase.cloned(),
+    };
+    note_key(folder, &source)?;
+    write(folder.join(KEY), pem.as_bytes())?;
+    store_certificate(folder, certificate)
 }
 
 /// Notes, in a new folder, where its key is about to be made, and waits for the disk.

@@ -9,6 +9,7 @@ mod software;
 mod source;
 
 pub use pkcs11::{Code, TokenError, TokenObject, TokenSettings, Tokens};
+pub(super) use place::written;
 pub use place::{KeyPlace, KeyPlan};
 pub use secret_file::{SecretFile, SecretFileError};
 pub use software::SoftwareCaKey;
@@ -87,9 +88,18 @@ pub enum CaKeyError {
         /// What the system said.
         kind: io::ErrorKind,
     },
+    /// Too short a passphrase for a new key.
+    #[error("put a CA key under the passphrase in {}: it has fewer than eight characters", path.display())]
+    ShortPassphrase {
+        /// The file.
+        path: PathBuf,
+    },
     /// The crypto library does not sign.
     #[error("sign with the CA key: {0}")]
     Sign(SoftwareKeyError),
+    /// The passphrase of a key file.
+    #[error(transparent)]
+    Passphrase(#[from] SecretFileError),
     /// A token.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -112,8 +122,10 @@ impl CaKeyError {
             Self::Exposed { .. }
             | Self::Malformed { .. }
             | Self::Missing { .. }
+            | Self::Passphrase(_)
             | Self::Random
             | Self::Read { .. }
+            | Self::ShortPassphrase { .. }
             | Self::Sign(_)
             | Self::Write { .. } => false,
         }
@@ -124,6 +136,18 @@ impl CaKeyError {
     pub fn remedy(&self) -> String {
         match self {
             Self::Exposed { path, .. } => format!("chmod 600 {}", path.display()),
+            Self::Malformed {
+                source: SoftwareKeyError::Encrypted,
+                ..
+            } => "name the file with its passphrase in the CA settings: keys: { file: { …, passphrase: { file: … } } }".into(),
+            Self::Malformed {
+                source: SoftwareKeyError::Passphrase,
+                ..
+            } => "write the key's own passphrase into the passphrase file; if it is lost, so is the key".into(),
+            Self::ShortPassphrase { .. } => {
+                "write a passphrase of eight characters or more into the passphrase file".into()
+            }
+            Self::Passphrase(error) => error.remedy(),
             Self::Malformed { .. } | Self::Missing { .. } => {
                 "restore the key from a backup: a PKCS#8 private key in PEM".into()
             }

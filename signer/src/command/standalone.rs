@@ -59,6 +59,7 @@ impl Standalone {
         let data = Arc::new(DataDir::open(&options.data)?);
         let settings = options.ca_settings(KeyPlace::File {
             folder: data.file(bootstrap::FOLDER).join("keys"),
+            passphrase: None,
         })?;
         if let Some(ready) = &options.ready_file {
             // Of an earlier process: it says nothing of this one. Not before the lock: one that still runs is ready.

@@ -221,6 +221,7 @@ impl World {
             Some(token) => in_token(token),
             None => KeyPlace::File {
                 folder: data.file("keys"),
+                passphrase: None,
             },
         };
         Self {

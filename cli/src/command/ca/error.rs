@@ -83,6 +83,14 @@ impl CeremonyError {
                 Self::Exposed { path, .. } => {
                     return Some(format!("chmod 600 {}", path.display()));
                 }
+                Self::Key {
+                    source: SoftwareKeyError::Passphrase,
+                    ..
+                } => "give the passphrase that the key was put under; it can be tried again",
+                Self::Key {
+                    source: SoftwareKeyError::ShortPassphrase,
+                    ..
+                } => "choose a passphrase of eight characters or more",
                 Self::Key { .. } => "name the root's private key, PKCS#8 in PEM",
                 Self::Large { what, .. } => return Some(format!("name the {what}")),
                 Self::Malformed { .. } => {

@@ -1,6 +1,8 @@
 //! `touchstone ca root init`: a root whose key never leaves the card it was made in.
 
-use super::{Ceremony, CeremonyError, Places, card_key, confirm, proven, warn_of_software};
+use super::{
+    Ceremony, CeremonyError, Places, card_key, confirm, passphrase, proven, warn_of_software,
+};
 use crate::{
     args::CaRootInit,
     card::{Algorithm, CardError, KeySlot, signer},
@@ -19,6 +21,7 @@ use touchstone_common::{
     certificate::CaCertificate,
     key::{KeyAlgorithm, PublicKey, SigningKey as _, SoftwareKey},
 };
+use zeroize::Zeroizing;
 
 /// `touchstone ca root init`.
 pub(in crate::command) fn init(args: &CaRootInit, output: Output) -> Result<(), Error> {
@@ -62,6 +65,7 @@ fn in_file(
     if args.ceremony.dry_run {
         return ceremony.report(places, None, output);
     }
+    let passphrase = passphrase::new(&args.ceremony, args.no_passphrase, output)?;
     let record = ceremony.sign(
         &key,
         SignedWith::InsecureSoftwareKey,
@@ -69,8 +73,12 @@ fn in_file(
         roots,
         |error| CeremonyError::Sign(error).into(),
     )?;
+    let pem = match &passphrase {
+        Some(passphrase) => key.to_encrypted_pem(passphrase).map(Zeroizing::new),
+        None => key.to_pkcs8_pem(),
+    }
+    .map_err(failed)?;
     let _whole = interrupt::shield();
-    let pem = key.to_pkcs8_pem().map_err(failed)?;
     file::create(path, pem.as_bytes()).map_err(|source| Error::File {
         verb: "write",
         path: path.to_owned(),

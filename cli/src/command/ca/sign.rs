@@ -1,8 +1,8 @@
 //! `touchstone ca sign`: the root signs an issuing CA, as it was reviewed, with one touch.
 
 use super::{
-    Ceremony, CeremonyError, Places, card_key, confirm, document, mismatch, private_document,
-    proven, warn_of_software,
+    Ceremony, CeremonyError, Places, card_key, confirm, document, mismatch, passphrase, proven,
+    warn_of_software,
 };
 use crate::{
     args::CaSign,
@@ -15,7 +15,7 @@ use crate::{
 use touchstone_common::{
     ceremony::{IssuingRequest, SignedWith, check_root},
     certificate::CaCertificate,
-    key::{SigningKey as _, SoftwareKey},
+    key::SigningKey as _,
 };
 
 /// `touchstone ca sign`.
@@ -37,11 +37,7 @@ pub(in crate::command) fn run(args: &CaSign, output: Output) -> Result<(), Error
 
     if let Some(path) = &args.ceremony.insecure_software_root {
         warn_of_software(output);
-        let pem = private_document(path)?;
-        let key = SoftwareKey::from_pkcs8_pem(&pem).map_err(|source| CeremonyError::Key {
-            path: path.clone(),
-            source,
-        })?;
+        let key = passphrase::open(path, &args.ceremony)?;
         if key.public_key() != &root_key {
             return Err(mismatch("the key in the file is not the root's"));
         }

@@ -1,6 +1,6 @@
 //! Where new CA keys are made.
 
-use super::{CaKeyError, KeySource, SecretPem, TokenSettings, Tokens};
+use super::{CaKeyError, KeySource, SecretFile, SecretPem, TokenSettings, Tokens};
 use crate::{
     ca::{bootstrap, lifecycle::CaId},
     data_dir,
@@ -13,6 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use touchstone_common::key::{KeyAlgorithm, SoftwareKey};
+use zeroize::Zeroizing;
 
 /// Where new CA keys are made, as the settings have it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -24,6 +25,9 @@ pub enum KeyPlace {
     File {
         /// The folder; made when missing, for its owner alone.
         folder: PathBuf,
+        /// What they are under, if anything. The root of a trial is, too.
+        #[serde(default)]
+        passphrase: Option<SecretFile>,
     },
     /// In a token, which they never leave.
     Pkcs11(TokenSettings),
@@ -47,10 +51,13 @@ impl KeyPlace {
     pub fn plan(&self, id: CaId, tokens: &Tokens) -> Result<KeyPlan, CaKeyError> {
         match self {
             Self::Secret => Ok(KeyPlan::Inline),
-            Self::File { folder } => {
+            Self::File { folder, passphrase } => {
+                // One that will not do is found out before anything stands in the record.
+                passphrase.as_ref().map(new_passphrase).transpose()?;
+                let passphrase = passphrase.clone();
                 let mark = bootstrap::random::<4>().map_err(|_| CaKeyError::Random)?;
                 let path = folder.join(format!("{id}-{}.pem", hex::encode(mark)));
-                Ok(KeyPlan::Elsewhere(KeySource::File { path }))
+                Ok(KeyPlan::Elsewhere(KeySource::File { path, passphrase }))
             }
             Self::Pkcs11(token) => {
                 let mark = bootstrap::random().map_err(|_| CaKeyError::Random)?;
@@ -72,13 +79,14 @@ impl KeyPlan {
         tokens: &Tokens,
     ) -> Result<KeySource, CaKeyError> {
         let key = || SoftwareKey::generate(algorithm).map_err(CaKeyError::Sign);
-        let pem = |key| SecretPem::of(&key).map_err(CaKeyError::Sign);
         match self {
             Self::Inline | Self::Elsewhere(KeySource::Inline { .. }) => {
-                Ok(KeySource::Inline { pem: pem(key()?)? })
+                let pem = SecretPem::of(&key()?).map_err(CaKeyError::Sign)?;
+                Ok(KeySource::Inline { pem })
             }
-            Self::Elsewhere(source @ KeySource::File { path }) => {
-                write(path, pem(key()?)?.as_bytes())?;
+            Self::Elsewhere(source @ KeySource::File { path, passphrase }) => {
+                let pem = written(&key()?, passphrase.as_ref())?;
+                write(path, pem.as_bytes())?;
                 Ok(source.clone())
             }
             Self::Elsewhere(source @ KeySource::Pkcs11(object)) => {
@@ -87,6 +95,31 @@ impl KeyPlan {
             }
         }
     }
+}
+
+/// A key as its file has it: under a passphrase where there is one.
+pub(in crate::ca) fn written(
+    key: &SoftwareKey,
+    passphrase: Option<&SecretFile>,
+) -> Result<Zeroizing<String>, CaKeyError> {
+    match passphrase {
+        Some(file) => key
+            .to_encrypted_pem(&new_passphrase(file)?)
+            .map(Zeroizing::new),
+        None => key.to_pkcs8_pem(),
+    }
+    .map_err(CaKeyError::Sign)
+}
+
+/// A passphrase that is long enough to put a key under.
+fn new_passphrase(file: &SecretFile) -> Result<Zeroizing<Vec<u8>>, CaKeyError> {
+    let passphrase = file.read()?;
+    if passphrase.len() < SoftwareKey::MIN_PASSPHRASE {
+        return Err(CaKeyError::ShortPassphrase {
+            path: file.file.clone(),
+        });
+    }
+    Ok(passphrase)
 }
 
 fn write(path: &Path, pem: &[u8]) -> Result<(), CaKeyError> {
@@ -142,13 +175,14 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let place = KeyPlace::File {
             folder: temp.path().join("keys"),
+            passphrase: None,
         };
         let source = place
             .plan(id(), &Tokens::default())
             .unwrap()
             .generate(KeyAlgorithm::P256, &Tokens::default())
             .unwrap();
-        let KeySource::File { path } = &source else {
+        let KeySource::File { path, .. } = &source else {
             panic!("{source}")
         };
         let mode = fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -164,6 +198,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let place = KeyPlace::File {
             folder: temp.path().to_owned(),
+            passphrase: None,
         };
         let make = || {
             place
@@ -175,6 +210,53 @@ mod tests {
         let (one, other) = (make(), make());
         one.destroy(&Tokens::default()).unwrap();
         other.open(&Tokens::default()).unwrap();
+    }
+
+    #[test]
+    fn a_key_under_a_passphrase_opens_with_it_alone_and_a_missing_one_plans_nothing() {
+        let temp = tempfile::tempdir().unwrap();
+        let file = temp.path().join("passphrase");
+        let place = KeyPlace::File {
+            folder: temp.path().join("keys"),
+            passphrase: Some(SecretFile { file: file.clone() }),
+        };
+        let tokens = Tokens::default();
+        let error = place.plan(id(), &tokens).unwrap_err();
+        assert!(matches!(error, CaKeyError::Passphrase(_)), "{error}");
+
+        data_dir::write_synced(&file, b"short").unwrap();
+        let error = place.plan(id(), &tokens).unwrap_err();
+        assert!(error.remedy().contains("eight"), "{}", error.remedy());
+
+        data_dir::write_synced(
+            &file,
+            b"correct horse battery staple
+",
+        )
+        .unwrap();
+        let plan = place.plan(id(), &tokens).unwrap();
+        let source = plan.generate(KeyAlgorithm::P256, &tokens).unwrap();
+        let KeySource::File { path, .. } = &source else {
+            panic!("{source}")
+        };
+        let text = fs::read_to_string(path).unwrap();
+        assert!(text.starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----\n"));
+        source.open(&tokens).unwrap();
+        let json = serde_json::to_string(&source).unwrap();
+        assert!(!json.contains("horse"), "{json}");
+        assert_eq!(serde_json::from_str::<KeySource>(&json).unwrap(), source);
+
+        data_dir::write_synced(&file, b"wrong horse battery staple").unwrap();
+        let error = source.open(&tokens).unwrap_err();
+        assert!(error.remedy().contains("own passphrase"), "{error}");
+        assert!(!error.is_retriable() && !error.to_string().contains("horse"));
+        let plain = KeySource::File {
+            path: path.clone(),
+            passphrase: None,
+        };
+        let error = plain.open(&tokens).unwrap_err();
+        assert!(error.remedy().contains("CA settings"), "{error}");
+        source.destroy(&tokens).unwrap();
     }
 
     #[test]

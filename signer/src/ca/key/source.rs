@@ -1,6 +1,6 @@
 //! Where a CA key is, as the CA's record keeps it.
 
-use super::{CaKey, CaKeyError, SoftwareCaKey, TokenObject, Tokens, place};
+use super::{CaKey, CaKeyError, SecretFile, SoftwareCaKey, TokenObject, Tokens, place};
 use serde::{Deserialize, Serialize};
 use std::{
     fmt,
@@ -23,6 +23,9 @@ pub enum KeySource {
     File {
         /// The file.
         path: PathBuf,
+        /// Where the passphrase is that it is under, if it is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        passphrase: Option<SecretFile>,
     },
     /// In the record itself.
     Inline {
@@ -46,10 +49,6 @@ impl SecretPem {
     pub fn of(key: &SoftwareKey) -> Result<Self, SoftwareKeyError> {
         key.to_pkcs8_pem().map(Self)
     }
-
-    pub(super) fn as_bytes(&self) -> &[u8] {
-        self.0.as_bytes()
-    }
 }
 
 impl fmt::Debug for SecretPem {
@@ -61,7 +60,13 @@ impl fmt::Debug for SecretPem {
 impl fmt::Display for KeySource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File { path } => write!(f, "in the file {}", path.display()),
+            Self::File {
+                path,
+                passphrase: None,
+            } => write!(f, "in the file {}", path.display()),
+            Self::File { path, .. } => {
+                write!(f, "in the file {}, under a passphrase", path.display())
+            }
             Self::Inline { .. } => f.write_str("in the CA's record"),
             Self::Pkcs11(object) => object.fmt(f),
         }
@@ -74,12 +79,15 @@ impl KeySource {
     /// # Errors
     /// When it is not there, cannot be read, or others can read it too.
     pub fn open(&self, tokens: &Tokens) -> Result<Box<dyn CaKey>, CaKeyError> {
-        let pem = match self {
-            Self::File { path } => private_file(path)?,
-            Self::Inline { pem } => return self.parse(pem.0.as_bytes()),
-            Self::Pkcs11(object) => return tokens.open(object),
-        };
-        self.parse(&pem)
+        match self {
+            Self::File { path, passphrase } => {
+                let pem = private_file(path)?;
+                let passphrase = passphrase.as_ref().map(SecretFile::read).transpose()?;
+                self.parse(&pem, passphrase.as_deref().map(Vec::as_slice))
+            }
+            Self::Inline { pem } => self.parse(pem.0.as_bytes(), None),
+            Self::Pkcs11(object) => tokens.open(object),
+        }
     }
 
     /// Destroys the key. What stands in the record goes with the record. It may wait for a device.
@@ -88,17 +96,18 @@ impl KeySource {
     /// When it may still be there.
     pub fn destroy(&self, tokens: &Tokens) -> Result<(), CaKeyError> {
         match self {
-            Self::File { path } => place::shred(path),
+            Self::File { path, .. } => place::shred(path),
             Self::Inline { .. } => Ok(()),
             Self::Pkcs11(object) => Ok(tokens.destroy(object)?),
         }
     }
 
-    fn parse(&self, pem: &[u8]) -> Result<Box<dyn CaKey>, CaKeyError> {
-        let key = SoftwareKey::from_pkcs8_pem(pem).map_err(|source| CaKeyError::Malformed {
-            place: self.to_string(),
-            source,
-        })?;
+    fn parse(&self, pem: &[u8], passphrase: Option<&[u8]>) -> Result<Box<dyn CaKey>, CaKeyError> {
+        let key =
+            SoftwareKey::from_pem(pem, passphrase).map_err(|source| CaKeyError::Malformed {
+                place: self.to_string(),
+                source,
+            })?;
         Ok(Box::new(SoftwareCaKey::from(key)))
     }
 }
@@ -147,7 +156,11 @@ mod tests {
         let path = folder.path().join("key.pem");
         fs::write(&path, key.to_pkcs8_pem().unwrap().as_bytes()).unwrap();
         fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
-        (folder, KeySource::File { path })
+        let source = KeySource::File {
+            path,
+            passphrase: None,
+        };
+        (folder, source)
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::{
     ca::{
         CaError,
         bootstrap::{self, BACKDATE},
-        key::{self, CaKey, KeyPlan, SoftwareCaKey},
+        key::{self, CaKey, KeyPlan},
         lifecycle::{Lifetime, Root, Schedule},
         record::{Material, Planned},
         settings::CaSettings,
@@ -128,8 +128,13 @@ fn material(
         Root::None => certified(&name, key.public_key(), validity()?, None, key),
         Root::Own => {
             let (root, root_key) = bootstrap::own_root(data)?;
-            let root_key = SoftwareCaKey::from(root_key);
-            certified(&name, key.public_key(), validity()?, Some(&root), &root_key)
+            certified(
+                &name,
+                key.public_key(),
+                validity()?,
+                Some(&root),
+                &*root_key,
+            )
         }
     }
 }
