@@ -5,7 +5,7 @@ use crate::{
     ca::{
         CaError,
         bootstrap::{self, BACKDATE},
-        key::{self, CaKey, KeyPlan},
+        key::{self, CaKey, CaKeyError, KeyPlan, TokenError},
         lifecycle::{Lifetime, Root, Schedule},
         record::{Material, Planned},
         settings::CaSettings,
@@ -55,8 +55,13 @@ impl Rotation {
         let material = match made {
             Ok(material) => material,
             Err(error) => {
-                // Whatever was made is destroyed, and the next try need not wait until this one is taken for dead.
-                if read.record.planned().is_some() {
+                // Whatever was made is destroyed, and the next try need not wait until this one is taken for dead. A token that
+                // is silent may yet make it.
+                let may_come = matches!(
+                    error,
+                    RotationError::Key(CaKeyError::Token(TokenError::Silent { .. }))
+                );
+                if read.record.planned().is_some() && !may_come {
                     let record = read.record.clone().without_plan();
                     self.store.replace(read, &record).await?;
                 }
