@@ -1,6 +1,6 @@
 //! What the programs themselves cost, as they are released and on real parts. See `docs/benchmarks.md`.
 //!
-//! `cargo bench --bench programs -- [start] [issuing] [login] [proxy]`; all of them without a name.
+//! `cargo bench --bench programs -- [start] [issuing] [login] [proxy] [cluster]`; all of them without a name.
 
 #![expect(
     clippy::expect_used,
@@ -10,6 +10,8 @@
 
 #[path = "programs/api.rs"]
 mod api;
+#[path = "programs/cluster.rs"]
+mod cluster;
 #[path = "programs/issuing.rs"]
 mod issuing;
 #[path = "programs/login.rs"]
@@ -24,11 +26,12 @@ fn main() {
     if login::is_card_process() {
         return login::run();
     }
-    let all: [(&str, fn()); 4] = [
+    let all: [(&str, fn()); 5] = [
         ("start", start::run),
         ("issuing", issuing::run),
         ("login", login::run),
         ("proxy", proxy::run),
+        ("cluster", cluster::run),
     ];
     // Cargo says `--bench`, which tells nothing here.
     let named: Vec<String> = std::env::args()
