@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod bundle;
 pub mod ca;
+pub mod cluster;
 pub mod crd;
 pub mod policy;
 pub mod run;

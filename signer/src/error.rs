@@ -9,6 +9,7 @@ use crate::{
     },
     command::policy::ManifestError,
     controller::ControllerError,
+    credentials::CredentialsError,
     data_dir::DataDirError,
     front::FrontTlsError,
     reload::PolicyFileError,
@@ -124,6 +125,9 @@ pub enum Error {
     /// The controller.
     #[error(transparent)]
     Controller(#[from] ControllerError),
+    /// The way to the cluster.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
     /// The manual pages.
     #[error("write the manual pages to {}", .folder.display())]
     Man {
@@ -227,14 +231,6 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
-    /// The kubeconfig cannot be used.
-    #[error("use the kubeconfig {}", path.display())]
-    Kubeconfig {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: kube::config::KubeconfigError,
-    },
     /// The address cannot be listened on.
     #[error("listen on {address}")]
     Listen {
@@ -334,8 +330,8 @@ impl Error {
             | Self::Api { .. }
             | Self::Bindings { .. }
             | Self::ClusterUnknown
-            | Self::GrantsMissing
-            | Self::Kubeconfig { .. } => Exit::Api,
+            | Self::Credentials(_)
+            | Self::GrantsMissing => Exit::Api,
             Self::ApiOpen(_) => Exit::Data,
             Self::Audit(error) | Self::Controller(ControllerError::Audit(error)) => {
                 audit_exit(error)
@@ -447,7 +443,7 @@ impl Error {
             Self::Manifests { .. } => {
                 "name a folder of plain manifests with --bindings; render charts and overlays first (helm template, kubectl kustomize)".into()
             }
-            Self::Kubeconfig { .. } => "name a kubeconfig with --kubeconfig and one of its contexts with --context".into(),
+            Self::Credentials(error) => error.remedy().into(),
             Self::Listen { option, source, .. } => match source.kind() {
                 io::ErrorKind::AddrInUse => format!("stop what listens there, or choose another port with {option}"),
                 io::ErrorKind::PermissionDenied => format!("choose a port above 1023 with {option}"),

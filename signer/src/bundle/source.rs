@@ -4,32 +4,18 @@ use super::{
     Bundle,
     published::{self, CONFIG_MAP, KEY, PublishedError},
 };
-use crate::{controller::code, kubeconfig};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
-use kube::{
-    Api, Client, Config,
-    config::{InClusterError, KubeconfigError},
+use crate::{
+    controller::code,
+    credentials::{Credentials, CredentialsError},
 };
-use std::{path::PathBuf, time::Duration};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use kube::{Api, Client};
+use std::time::Duration;
 
 /// How long one question to the API may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The namespace whose UID stands for the cluster.
 const SYSTEM: &str = "kube-system";
-
-/// How a cluster is reached.
-#[derive(Clone, Debug)]
-pub enum Credentials {
-    /// As a pod, with its service account.
-    InCluster,
-    /// With a kubeconfig.
-    Kubeconfig {
-        /// The file; read again at each connection.
-        path: PathBuf,
-        /// Which of its contexts; its current one otherwise.
-        context: Option<String>,
-    },
-}
 
 /// A cluster, and the namespace that the bundle is in.
 #[derive(Clone)]
@@ -59,17 +45,9 @@ pub enum SourceError {
         /// The UID of this cluster's `kube-system`.
         here: String,
     },
-    /// This is no pod.
-    #[error("find the cluster: this is no pod with a service account")]
-    InCluster(#[source] InClusterError),
-    /// The kubeconfig.
-    #[error("use the kubeconfig {}", path.display())]
-    Kubeconfig {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: KubeconfigError,
-    },
+    /// The way to the cluster.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
     /// The API.
     #[error("{doing}")]
     Kubernetes {
@@ -100,10 +78,7 @@ impl SourceError {
             Self::Foreign { .. } => {
                 "let the signer of this cluster publish it again: this one came from a backup or by a wrong kubeconfig".into()
             }
-            Self::InCluster(_) => "name a kubeconfig with --kubeconfig".into(),
-            Self::Kubeconfig { .. } => {
-                "name a kubeconfig with --kubeconfig and one of its contexts with --context".into()
-            }
+            Self::Credentials(error) => error.remedy().into(),
             Self::Kubernetes { source, .. } if matches!(code(source), Some(401 | 403)) => {
                 "give this account the rights of deploy/bundle-sync/rbac.yaml, and name the bundle's namespace with --namespace".into()
             }
@@ -118,39 +93,27 @@ impl SourceError {
     #[must_use]
     pub fn is_of_the_api(&self) -> bool {
         match self {
-            Self::InCluster(_)
-            | Self::Kubeconfig { .. }
-            | Self::Kubernetes { .. }
-            | Self::Silent { .. } => true,
+            Self::Credentials(_) | Self::Kubernetes { .. } | Self::Silent { .. } => true,
             Self::Absent { .. } | Self::Foreign { .. } | Self::Published(_) => false,
         }
     }
 }
 
-impl Credentials {
+impl Source {
     /// Where the API is. Reads the kubeconfig anew: certificates in it are replaced while this program runs.
     ///
     /// # Errors
     /// When there is no usable kubeconfig or service account.
-    pub async fn source(&self, namespace: &str) -> Result<Source, SourceError> {
-        let config = match self {
-            Self::InCluster => Config::incluster().map_err(SourceError::InCluster)?,
-            Self::Kubeconfig { path, context } => kubeconfig::load(path, context.clone())
-                .await
-                .map_err(|source| SourceError::Kubeconfig {
-                    path: path.to_owned(),
-                    source,
-                })?,
-        };
+    pub async fn open(
+        credentials: &Credentials,
+        namespace: Option<&str>,
+    ) -> Result<Self, SourceError> {
+        let config = credentials.config().await?;
+        let namespace = credentials.namespace(namespace, &config);
         let client = Client::try_from(config).map_err(kubernetes("connect"))?;
-        Ok(Source {
-            client,
-            namespace: namespace.to_owned(),
-        })
+        Ok(Self { client, namespace })
     }
-}
 
-impl Source {
     /// The ConfigMaps of the namespace, to watch.
     #[must_use]
     pub fn config_maps(&self) -> Api<ConfigMap> {

@@ -10,10 +10,13 @@ use super::{
     include::{self, IncludeError},
     merge::{self, Plan, Refusal},
     published::CONFIG_MAP,
-    source::{Credentials, Source, SourceError},
+    source::{Source, SourceError},
     voice::Voice,
 };
-use crate::controller::{chain, code};
+use crate::{
+    controller::{chain, code},
+    credentials::Credentials,
+};
 use futures::StreamExt as _;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use std::{
@@ -39,8 +42,8 @@ pub struct Keeper {
     pub out: PathBuf,
     /// Files of CAs that stand in it, too.
     pub include: Vec<PathBuf>,
-    /// The namespace of the ConfigMap.
-    pub namespace: String,
+    /// The namespace of the ConfigMap, where it is not the usual one.
+    pub namespace: Option<String>,
     /// How the cluster is reached.
     pub credentials: Credentials,
 }
@@ -100,17 +103,21 @@ impl Keeper {
     /// When anything is away or broken; the file then stays as it was.
     pub async fn once(&self, take: Take, effect: Effect) -> Result<Plan, SyncError> {
         let included = include::read(&self.include)?;
-        let source = self.credentials.source(&self.namespace).await?;
+        let source = self.source().await?;
         let published = source.read().await?;
         self.apply(Some(published), included, take, effect).await
+    }
+
+    async fn source(&self) -> Result<Source, SourceError> {
+        Source::open(&self.credentials, self.namespace.as_deref()).await
     }
 
     /// Keeps the file up to date until `shutdown`.
     pub async fn run(&self, shutdown: &CancellationToken) {
         let mut state = State::default();
-        tracing::info!(file = %self.out.display(), namespace = self.namespace, "keeping the trust bundle");
+        tracing::info!(file = %self.out.display(), "keeping the trust bundle");
         while !shutdown.is_cancelled() {
-            match self.credentials.source(&self.namespace).await {
+            match self.source().await {
                 Ok(source) => self.follow(&source, &mut state, shutdown).await,
                 Err(error) => {
                     state.away(&error);

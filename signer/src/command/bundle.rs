@@ -1,11 +1,11 @@
 //! `bundle`: the trust bundle on a control-plane node, and as it is published.
 
-use super::{Output, print, print_json};
+use super::{Output, cluster::ClusterOptions, print, print_json};
 use crate::{
     bundle::{
-        Bundle as TrustBundle, NAMESPACE,
+        Bundle as TrustBundle,
         merge::Plan,
-        source::Credentials,
+        source::Source,
         sync::{Effect, Keeper, SyncError, Take},
     },
     ca::{days_left, fingerprint},
@@ -27,25 +27,11 @@ pub enum Bundle {
     Show {
         /// Where it is published
         #[command(flatten)]
-        place: Place,
+        cluster: ClusterOptions,
         /// How to print it
         #[arg(long, value_enum, default_value_t)]
         output: Output,
     },
-}
-
-/// Where it is published.
-#[derive(Debug, Args)]
-pub struct Place {
-    /// The cluster, and credentials for it; a pod's service account otherwise
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
-    /// Which of the kubeconfig's contexts; its current one otherwise
-    #[arg(long, value_name = "NAME", requires = "kubeconfig")]
-    context: Option<String>,
-    /// The namespace of the ConfigMap touchstone-trust-bundle
-    #[arg(long, value_name = "NAMESPACE", default_value = NAMESPACE)]
-    namespace: String,
 }
 
 /// `bundle sync`.
@@ -58,7 +44,7 @@ pub struct Sync {
     #[arg(long, value_name = "FILE")]
     include: Vec<PathBuf>,
     #[command(flatten)]
-    place: Place,
+    cluster: ClusterOptions,
     /// Bring the file up to date and end
     #[arg(long)]
     once: bool,
@@ -74,25 +60,13 @@ pub struct Sync {
     output: Output,
 }
 
-impl Place {
-    fn credentials(&self) -> Credentials {
-        match &self.kubeconfig {
-            None => Credentials::InCluster,
-            Some(path) => Credentials::Kubeconfig {
-                path: path.clone(),
-                context: self.context.clone(),
-            },
-        }
-    }
-}
-
 impl Bundle {
     pub(super) async fn run(self) -> Result<(), Error> {
         super::choose_crypto();
         match self {
             Self::Sync(sync) => sync.run().await,
-            Self::Show { place, output } => {
-                let source = place.credentials().source(&place.namespace).await;
+            Self::Show { cluster, output } => {
+                let source = Source::open(&cluster.credentials(), cluster.namespace()).await;
                 let bundle = match source {
                     Ok(source) => source.read().await,
                     Err(error) => Err(error),
@@ -113,8 +87,8 @@ impl Sync {
         let keeper = Keeper {
             out: self.out,
             include: self.include,
-            credentials: self.place.credentials(),
-            namespace: self.place.namespace,
+            credentials: self.cluster.credentials(),
+            namespace: self.cluster.namespace().map(str::to_owned),
         };
         let shutdown = super::shutdown_by_signal()?;
         if !self.once {

@@ -1,15 +1,15 @@
 //! `run`: the signer for a Kubernetes cluster.
 
-use super::SignerOptions;
+use super::{SignerOptions, cluster::ClusterOptions};
 use crate::{
     ca::{key::KeyPlace, record::Binding, rotation},
     clock::{Clock, SystemClock},
     controller::code,
+    credentials::Credentials,
     data_dir::{self, DataDir},
     error::Error,
     front::{self, Front, FrontOptions},
     grant::Grant,
-    kubeconfig,
     reload::{self, PolicyFile},
     service::{Service, evidence_cache},
 };
@@ -18,11 +18,7 @@ use hyper::http::uri::InvalidUri;
 use k8s_openapi::api::{certificates::v1::CertificateSigningRequest, core::v1::Namespace};
 use kube::{Api, Client, Config, api::ListParams};
 use serde_json::json;
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fs, path::Path, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
 /// `run`.
@@ -30,15 +26,8 @@ use tokio_util::sync::CancellationToken;
 pub struct Run {
     #[command(flatten)]
     signer: SignerOptions,
-    /// The cluster, and the signer's credentials for it
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: PathBuf,
-    /// Which of the kubeconfig's contexts; its current one otherwise
-    #[arg(long, value_name = "NAME")]
-    context: Option<String>,
-    /// Where the CA's record and the trust bundle are
-    #[arg(long, value_name = "NAME", default_value = crate::bundle::NAMESPACE)]
-    namespace: String,
+    #[command(flatten)]
+    cluster: ClusterOptions,
     #[command(flatten)]
     front: FrontOptions,
 }
@@ -47,6 +36,7 @@ impl Run {
     pub(super) async fn run(self) -> Result<(), Error> {
         super::choose_crypto();
         let options = self.signer;
+        let found = self.cluster.find().await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let policy = PolicyFile::open(
             &options.policy,
@@ -61,8 +51,7 @@ impl Run {
         }
         let founded = rotation::found(&data, &settings, clock.now())?;
         let audit = options.audit_log(&data, clock.now())?;
-        let config = config(&self.kubeconfig, self.context).await?;
-        let (client, server) = connect(config.clone())?;
+        let (client, server) = connect(found.config.clone())?;
         check(&client, &options.signer_name).await?;
         let rotation = rotation::Parts {
             founded,
@@ -70,16 +59,16 @@ impl Run {
                 cluster,
                 uid: cluster_uid(&client).await?,
             },
-            namespace: self.namespace,
+            namespace: found.namespace,
             signer_name: options.signer_name.clone(),
             data: Arc::clone(&data),
-            endpoints: endpoints(&config, &settings.endpoints)?,
+            endpoints: endpoints(&found.config, &settings.endpoints)?,
             trust: Arc::new(rotation::ClusterAlone),
             settings,
         };
         let evidence = evidence_cache();
         let front = front::Parts {
-            client: connect(config)?.0,
+            client: connect(found.config)?.0,
             clock: Arc::clone(&clock),
             evidence: Arc::clone(&evidence),
             signer_name: options.signer_name.clone(),
@@ -152,12 +141,8 @@ async fn beside(
 
 /// What a kubeconfig says.
 pub(super) async fn config(path: &Path, context: Option<String>) -> Result<Config, Error> {
-    kubeconfig::load(path, context)
-        .await
-        .map_err(|source| Error::Kubeconfig {
-            path: path.to_owned(),
-            source,
-        })
+    let credentials = Credentials::new(Some(path.to_owned()), context);
+    Ok(credentials.config().await?)
 }
 
 /// A client of the cluster, and its address.

@@ -6,7 +6,7 @@ use crate::{
         store::{Read, Store},
     },
     clock::{ApiClock, SystemClock},
-    command::{choose_crypto, run, standalone},
+    command::{choose_crypto, cluster::ClusterOptions, run, standalone},
     data_dir::{DataDir, DataDirError},
     error::Error,
     grant::Grant,
@@ -27,19 +27,11 @@ pub struct Place {
     #[arg(
         long,
         value_name = "DIR",
-        required_unless_present = "kubeconfig",
         conflicts_with_all = ["kubeconfig", "context", "namespace"]
     )]
     pub data: Option<PathBuf>,
-    /// The cluster, and credentials that may read and write the CA's Secret
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
-    /// Which of the kubeconfig's contexts; its current one otherwise
-    #[arg(long, value_name = "NAME")]
-    context: Option<String>,
-    /// Where the CA's record is
-    #[arg(long, value_name = "NAME", default_value = crate::bundle::NAMESPACE)]
-    namespace: String,
+    #[command(flatten)]
+    cluster: ClusterOptions,
 }
 
 /// A place that was found.
@@ -53,15 +45,12 @@ pub(super) struct Open {
 impl Place {
     pub(super) async fn open(&self) -> Result<Open, Error> {
         choose_crypto();
-        match (&self.kubeconfig, &self.data) {
-            (Some(kubeconfig), _) => {
-                let config = run::config(kubeconfig, self.context.clone()).await?;
-                let (client, _) = run::connect(config)?;
-                Ok(Open::of(client, &self.namespace, None))
+        match &self.data {
+            Some(data) => open_standalone(data).await,
+            None => {
+                let found = self.cluster.find().await?;
+                Ok(Open::of(found.client()?, &found.namespace, None))
             }
-            (None, Some(data)) => open_standalone(data).await,
-            // The command line asks for one of them.
-            (None, None) => Err(Error::CaRecordMissing),
         }
     }
 }
