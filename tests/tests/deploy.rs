@@ -1,16 +1,21 @@
 //! What stands in `deploy/`, read as it is: that it is sound needs no cluster. What it does on one is in
 //! `tests/tests/permissions.rs` and `tests/tests/admission.rs`.
 
+use clap::Parser as _;
 use serde_json::Value;
 use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
 };
-use touchstone_signer::ca::{key::KeyPlace, settings::CaSettings};
+use touchstone_signer::{
+    ca::{key::KeyPlace, settings::CaSettings},
+    command::Arguments,
+};
 use touchstone_tests::{child::program, cluster::kubectl, engineer::Ran};
 
 const SIGNER: &str = "system:serviceaccount:touchstone:touchstone-signer";
+const COMPONENTS: [&str; 2] = ["front-door", "prometheus"];
 const OVERLAYS: [&str; 3] = ["own-ca", "pkcs11", "root-less"];
 
 fn deploy() -> PathBuf {
@@ -45,6 +50,11 @@ fn documents(kinds: &[&str]) -> Vec<Value> {
     }
     assert!(!found.is_empty(), "{kinds:?}");
     found
+}
+
+fn text_of(path: &Path) -> String {
+    let path = fs::canonicalize(path).expect("it is there");
+    path.to_str().expect("a plain name").to_owned()
 }
 
 fn list(values: &Value) -> Vec<&str> {
@@ -125,6 +135,33 @@ fn admission_policies_fail_closed_are_bound_and_know_the_account_that_is_deploye
     }
 }
 
+/// The command line is one of the signer's, and what it names is mounted.
+fn understood(deployment: &Value) {
+    let container = deployment
+        .pointer("/spec/template/spec/containers/0")
+        .expect("a container");
+    let arguments = list(&container["args"]);
+    Arguments::try_parse_from(["touchstone-signer"].iter().chain(&arguments))
+        .unwrap_or_else(|error| panic!("{error}"));
+    let mounts = container["volumeMounts"].as_array().expect("mounts");
+    let paths = arguments
+        .iter()
+        .filter_map(|it| Some(it.split_once("=/")?.1));
+    for path in paths {
+        let folder = Path::new("/").join(path);
+        let mounted = |mount: &Value| folder.parent() == mount["mountPath"].as_str().map(Path::new);
+        assert!(mounts.iter().any(mounted), "{path} is not mounted");
+    }
+}
+
+#[test]
+fn the_deployments_command_line_is_understood_and_names_files_that_are_mounted() {
+    documents(&["Deployment"])
+        .iter()
+        .filter(|it| it.pointer("/spec/replicas").is_some())
+        .for_each(understood);
+}
+
 #[test]
 fn the_starter_policy_is_free_of_findings_and_grants_nothing() {
     let file = deploy().join("base/policy.yaml");
@@ -167,11 +204,34 @@ fn everything_is_rendered_and_what_is_named_is_there() {
     if minor < OLDEST_KUBECTL {
         return;
     }
-    let folders = OVERLAYS.map(|it| format!("overlays/{it}"));
-    let others = ["debug-roles/namespace", "debug-roles/cluster"].map(str::to_owned);
-    for folder in folders.iter().chain(&others) {
+    // One of an operator's own, with every component.
+    let own = Path::new(env!("CARGO_TARGET_TMPDIR")).join("overlay");
+    fs::create_dir_all(&own).expect("make a folder");
+    let own = fs::canonicalize(own).expect("a folder");
+    let up = "../".repeat(own.components().count() - 1);
+    let at = |folder: &str| {
+        format!(
+            "{up}{}",
+            text_of(&deploy().join(folder)).trim_start_matches('/')
+        )
+    };
+    let kustomization = serde_json::json!({
+        "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization",
+        "resources": [at("overlays/pkcs11")],
+        "components": COMPONENTS.map(|it| at(&format!("components/{it}"))),
+    });
+    let file = own.join("kustomization.yaml");
+    fs::write(file, kustomization.to_string()).expect("write a kustomization");
+
+    let mut folders = OVERLAYS
+        .map(|it| deploy().join("overlays").join(it))
+        .to_vec();
+    folders.extend(["namespace", "cluster"].map(|it| deploy().join("debug-roles").join(it)));
+    folders.push(own);
+    for folder in folders {
         let mut render = kubectl(Path::new("/"));
-        let ran = Ran::of(render.arg("kustomize").arg(deploy().join(folder))).succeeded();
+        let ran = Ran::of(render.arg("kustomize").arg(&folder)).succeeded();
+        let folder = folder.display();
         assert!(ran.stderr.is_empty(), "{folder}: {ran}");
         let rendered: Vec<Value> = serde_saphyr::from_multiple(&ran.stdout).expect("YAML");
         let has = |kind: &str, name: &Value| {
@@ -180,6 +240,9 @@ fn everything_is_rendered_and_what_is_named_is_there() {
                 .any(|it| it["kind"] == kind && it["metadata"]["name"] == *name)
         };
         for document in &rendered {
+            if document["kind"] == "Deployment" {
+                understood(document);
+            }
             if let Some(role) = document.get("roleRef") {
                 assert!(
                     has(role["kind"].as_str().expect("a kind"), &role["name"]),
