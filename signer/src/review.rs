@@ -255,7 +255,9 @@ fn judge(
                 evidence,
                 now,
             );
-            let message = evaluation.short_after(&count.tally) + &count.remarks();
+            let message = evaluation.short_after(&count.tally)
+                + &check::would_bind(&bindings)
+                + &count.remarks();
             let until = check::still_waits(submission.created_at, *wait_for, &message, now)?;
             if let Some(denial) = count.tally.denial() {
                 return Err(check::denied_by_approver(denial));

@@ -152,7 +152,7 @@ pub(super) fn run(args: &Revoke, output: Output) -> Result<(), Error> {
                 .role_bindings()
                 .filter_map(|binding| {
                     let (namespace, name) = binding.split_once('/')?;
-                    Some(format!("kubectl -n {namespace} delete rolebinding {name}"))
+                    Some(bindings::delete(namespace, name))
                 })
                 .collect(),
         }

@@ -79,6 +79,18 @@ pub(super) fn bindings(bindings: &[Binding]) -> Result<(), Denial> {
     ))
 }
 
+/// What an approver cannot see in the request: what its groups come with. Empty where that is nothing.
+pub(super) fn would_bind(bindings: &[Binding]) -> String {
+    if bindings.is_empty() {
+        return String::new();
+    }
+    let all: Vec<_> = bindings
+        .iter()
+        .map(|binding| format!("{} {} in {}", binding.kind, binding.role, binding.namespace))
+        .collect();
+    format!("; it would have {}", all.join(", "))
+}
+
 /// What Kubernetes was asked and what the card signed must be the same, or someone between them changed it.
 pub(super) fn lifetime(asked: Option<i32>, signed: Ttl) -> Result<(), Denial> {
     let wrong = |what: String| Err(denial("InvalidLifetime", what));

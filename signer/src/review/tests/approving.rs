@@ -21,6 +21,7 @@ users:
 rules:
 - { name: one, who: { teams: [payments] }, groups: [one], decision: manual, approvals: [{ from: { teams: [leads] } }] }
 - { name: two, who: { teams: [payments] }, groups: [two], decision: manual, approvals: [{ from: { teams: [leads] }, count: 2 }] }
+- { name: bound, who: { teams: [payments] }, groups: [bound], decision: manual, approvals: [{ from: { teams: [leads] } }], binding: { perGrant: { role: debug, namespaces: [b, a] } } }
 - { name: bare, who: { teams: [payments] }, groups: [bare], decision: manual, approvals: kubernetes }
 "#;
 
@@ -167,6 +168,20 @@ fn a_request_is_granted_once_its_stages_are_met_and_says_by_whom() {
     assert_eq!(by, [("bob", Some(2)), ("carol", Some(3))]);
     assert!(!intent.has_unsigned_approval());
     assert_eq!(intent.ttl().to_string(), "30m");
+}
+
+#[test]
+fn an_approver_reads_what_would_be_bound_and_signs_for_no_group_of_the_grants_own() {
+    let mut scene = Scene::new("bound");
+    assert_eq!(
+        scene.waits(),
+        "waiting for 1 approval from team leads (for 30m, by rule \"bound\"); it would have Role debug in a, Role debug in b"
+    );
+    scene.approves("bob", 2);
+    let intent = scene.granted();
+    assert_eq!(intent.bindings().len(), 2);
+    let groups: Vec<_> = intent.groups().iter().map(GroupName::as_str).collect();
+    assert_eq!(groups, ["bound", intent.grant_id().group_name().as_str()]);
 }
 
 /// What does not count, and the reason that is told.
