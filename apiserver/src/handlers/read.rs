@@ -284,7 +284,7 @@ fn check_revision(call: &Call, now: u64) -> Result<(), ApiError> {
 
 fn list_metadata(page: &Page, revision: u64) -> Result<Value, ApiError> {
     let mut metadata = json!({"resourceVersion": revision.to_string()});
-    if let (true, Some(last)) = (page.remaining > 0, page.objects.last()) {
+    if let (true, Some(last)) = (page.more, page.objects.last()) {
         let next = serde_json::to_vec(&Continue {
             revision,
             namespace: last.namespace.clone(),
@@ -293,7 +293,9 @@ fn list_metadata(page: &Page, revision: u64) -> Result<Value, ApiError> {
         .map_err(|_| ApiError::internal("the list could not be cut"))?;
         let members = object::members_mut(&mut metadata);
         members.insert("continue".to_owned(), json!(URL_SAFE_NO_PAD.encode(next)));
-        members.insert("remainingItemCount".to_owned(), json!(page.remaining));
+        if let Some(remaining) = page.remaining {
+            members.insert("remainingItemCount".to_owned(), json!(remaining));
+        }
     }
     Ok(metadata)
 }

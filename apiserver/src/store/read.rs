@@ -77,8 +77,10 @@ pub(crate) struct PageRequest {
 #[derive(Debug)]
 pub(crate) struct Page {
     pub(crate) objects: Vec<Stored>,
-    /// How many more there are.
-    pub(crate) remaining: u64,
+    /// Whether there are more.
+    pub(crate) more: bool,
+    /// How many more there are, on a first page: counting them again on each would cost a long list more than reading it.
+    pub(crate) remaining: Option<u64>,
     /// The resource version it was read at.
     pub(crate) revision: u64,
     /// Changes up to this one are no longer in the log.
@@ -145,9 +147,10 @@ pub(super) fn page(connection: &mut Connection, request: &PageRequest) -> rusqli
     let revision = counter(&transaction, "revision")?;
     let compacted = counter(&transaction, "compacted")?;
     let (after_namespace, after_name) = request.after.clone().unwrap_or_default();
+    // One more than asked for, to see whether there is one.
     let limit = request
         .limit
-        .and_then(|limit| i64::try_from(limit).ok())
+        .and_then(|limit| i64::try_from(limit).ok()?.checked_add(1))
         .unwrap_or(-1);
     let from = format!(
         "FROM objects WHERE store = ?1{}{}{}",
@@ -178,10 +181,12 @@ pub(super) fn page(connection: &mut Connection, request: &PageRequest) -> rusqli
             objects.push(stored(row)?);
         }
     }
-    let is_full = request
-        .limit
-        .is_some_and(|limit| objects.len() as u64 >= limit);
-    let remaining = if is_full {
+    let asked = request.limit.and_then(|limit| usize::try_from(limit).ok());
+    let more = asked.is_some_and(|asked| objects.len() > asked);
+    if let Some(asked) = asked {
+        objects.truncate(asked);
+    }
+    let remaining = if more && request.after.is_none() && !objects.is_empty() {
         let all: i64 = transaction
             // The limit is on the one row of the count; it names the last parameter.
             .prepare_cached(&format!("SELECT count(*) {from} LIMIT ?6"))?
@@ -196,13 +201,14 @@ pub(super) fn page(connection: &mut Connection, request: &PageRequest) -> rusqli
                 ],
                 |row| row.get(0),
             )?;
-        all.unsigned_abs().saturating_sub(objects.len() as u64)
+        Some(all.unsigned_abs().saturating_sub(objects.len() as u64))
     } else {
-        0
+        None
     };
     transaction.commit()?;
     Ok(Page {
         objects,
+        more,
         remaining,
         revision,
         compacted,

@@ -201,10 +201,11 @@ async fn a_list_comes_in_pages_and_by_selector() {
         maps.create(&PostParams::default(), &map).await.unwrap();
     }
     let mut parameters = ListParams::default().limit(2);
-    let mut names = vec![];
+    let (mut names, mut remaining) = (vec![], vec![]);
     loop {
         let page = maps.list(&parameters).await.unwrap();
         assert!(page.items.len() <= 2);
+        remaining.push(page.metadata.remaining_item_count);
         names.extend(page.items.iter().map(ResourceExt::name_any));
         match page.metadata.continue_ {
             Some(token) if !token.is_empty() => parameters = parameters.continue_token(&token),
@@ -212,6 +213,13 @@ async fn a_list_comes_in_pages_and_by_selector() {
         }
     }
     assert_eq!(names, ["m0", "m1", "m2", "m3", "m4"]);
+    assert_eq!(
+        remaining,
+        [Some(3), None, None],
+        "counted once, not on each page"
+    );
+    let whole = maps.list(&ListParams::default().limit(5)).await.unwrap();
+    assert_eq!((whole.items.len(), whole.metadata.continue_), (5, None));
     let even = maps
         .list(&ListParams::default().labels("even=true"))
         .await
