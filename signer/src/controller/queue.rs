@@ -1,14 +1,14 @@
 //! Which request is worked on next: each at most once at a time, the latest state of it, with growing pauses after
-//! failures. Holds nothing for requests that are done.
+//! failures; of those that are ready, one of each creator in turn. Holds nothing for requests that are done.
+
+mod turns;
 
 use super::reconcile::Outcome;
 use futures::StreamExt;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
-use std::{
-    collections::{HashMap, VecDeque},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio_util::time::{DelayQueue, delay_queue};
+use turns::Turns;
 
 /// The pause after the first failure; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -25,19 +25,30 @@ pub(super) enum Input {
     Reread,
 }
 
+impl Input {
+    fn creator(&self) -> Arc<str> {
+        match self {
+            Self::Object(request) => request.spec.username.as_deref().unwrap_or_default().into(),
+            Self::Reread => Arc::default(),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Queue {
     at_once: usize,
     running: usize,
     /// How many requests wait for others.
     waiting: usize,
-    ready: VecDeque<String>,
+    ready: Turns,
     work: HashMap<String, Work>,
     pauses: DelayQueue<String>,
 }
 
 #[derive(Debug)]
 struct Work {
+    /// Who made it, as Kubernetes authenticated them; empty where nobody knows yet.
+    creator: Arc<str>,
     /// What came in and has not been worked on.
     next: Option<Input>,
     place: Place,
@@ -58,7 +69,7 @@ impl Queue {
             at_once,
             running: 0,
             waiting: 0,
-            ready: VecDeque::new(),
+            ready: Turns::default(),
             work: HashMap::new(),
             pauses: DelayQueue::new(),
         }
@@ -66,7 +77,8 @@ impl Queue {
 
     /// Something was heard of a request.
     pub(super) fn push(&mut self, name: String, input: Input) {
-        let work = self.work.entry(name.clone()).or_insert(Work {
+        let work = self.work.entry(name.clone()).or_insert_with(|| Work {
+            creator: input.creator(),
             next: None,
             place: Place::Ready,
             failures: 0,
@@ -79,14 +91,14 @@ impl Queue {
             (_, object) => Some(object),
         };
         match &work.place {
-            Place::Ready if new => self.ready.push_back(name),
+            Place::Ready if new => self.ready.push(&work.creator, name),
             Place::Ready | Place::Running => {}
             // What failed pauses all the same: news must not turn a failure into a busy loop.
             Place::Paused(_) if !work.waits => {}
             Place::Paused(key) => {
                 self.pauses.remove(key);
                 work.place = Place::Ready;
-                self.ready.push_back(name);
+                self.ready.push(&work.creator, name);
             }
         }
     }
@@ -96,7 +108,7 @@ impl Queue {
         if self.running >= self.at_once {
             return None;
         }
-        let name = self.ready.pop_front()?;
+        let name = self.ready.pop()?;
         let work = self.work.get_mut(&name)?;
         work.place = Place::Running;
         self.running = self.running.saturating_add(1);
@@ -145,7 +157,7 @@ impl Queue {
         match pause {
             None => {
                 work.place = Place::Ready;
-                self.ready.push_back(name.to_owned());
+                self.ready.push(&work.creator, name.to_owned());
             }
             Some(pause) => work.place = Place::Paused(self.pauses.insert(name.to_owned(), pause)),
         }
@@ -164,7 +176,7 @@ impl Queue {
         let name = expired.into_inner();
         if let Some(work) = self.work.get_mut(&name) {
             work.place = Place::Ready;
-            self.ready.push_back(name);
+            self.ready.push(&work.creator, name);
         }
     }
 
@@ -174,7 +186,7 @@ impl Queue {
             if let (true, Place::Paused(key)) = (work.waits, &work.place) {
                 self.pauses.remove(key);
                 work.place = Place::Ready;
-                self.ready.push_back(name.clone());
+                self.ready.push(&work.creator, name.clone());
             }
         }
     }
@@ -189,6 +201,36 @@ mod tests {
     }
 
     const HOUR: Duration = Duration::from_secs(3600);
+
+    fn request_of(creator: &str) -> Input {
+        let mut request = CertificateSigningRequest::default();
+        request.spec.username = Some(creator.into());
+        Input::Object(Box::new(request))
+    }
+
+    #[tokio::test]
+    async fn whoever_comes_after_ten_thousand_requests_of_another_is_next_but_one() {
+        let mut queue = Queue::new(64);
+        for number in 0..10_000 {
+            queue.push(format!("flood-{number}"), request_of("mallory"));
+        }
+        let running = started(&mut queue);
+        assert_eq!(running.len(), 64);
+        queue.push("alice-1".into(), request_of("alice"));
+        queue.push("alice-2".into(), request_of("alice"));
+        queue.push("bob-1".into(), request_of("bob"));
+        let mut worked_on = Vec::new();
+        for name in running.iter().take(6) {
+            queue.finish(name, Outcome::Done);
+            worked_on.extend(started(&mut queue));
+        }
+        assert_eq!(
+            worked_on,
+            [
+                "flood-64", "alice-1", "bob-1", "flood-65", "alice-2", "flood-66"
+            ]
+        );
+    }
 
     #[tokio::test]
     async fn one_request_is_never_worked_on_twice_at_once_and_none_is_forgotten() {
