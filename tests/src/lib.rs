@@ -4,6 +4,7 @@ pub mod card_key;
 pub mod child;
 pub mod cluster;
 pub mod engineer;
+pub mod fault_proxy;
 pub mod pcscd;
 pub mod policy;
 pub mod pty;

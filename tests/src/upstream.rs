@@ -12,7 +12,7 @@ mod spdy;
 mod streams;
 mod websocket;
 
-pub use identity::ClientCa;
+pub use identity::{ClientCa, Loopback};
 
 use hyper::{
     body::Incoming,

@@ -30,7 +30,12 @@ pub(super) struct Who {
 }
 
 impl ClientCa {
-    pub(super) fn new() -> Self {
+    /// A new one, for a day.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn new() -> Self {
         let key = SoftwareKey::generate(KeyAlgorithm::P256).expect("make a key");
         let profile = Profile::IssuingCa {
             common_name: "clients of the suites",
@@ -42,7 +47,9 @@ impl ClientCa {
         }
     }
 
-    pub(super) fn pem(&self) -> String {
+    /// Its certificate, PEM.
+    #[must_use]
+    pub fn pem(&self) -> String {
         self.certificate.to_pem()
     }
 
@@ -76,21 +83,67 @@ impl ClientCa {
     }
 }
 
+impl Default for ClientCa {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A server's identity on 127.0.0.1.
+#[derive(Debug)]
+pub struct Loopback {
+    /// Its certificate, DER.
+    pub certificate: Vec<u8>,
+    /// Its private key, PKCS#8 in DER.
+    pub private_key: Vec<u8>,
+    /// The CA to verify it with, PEM.
+    pub ca_pem: String,
+}
+
+impl Loopback {
+    /// A new one, for a day.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn new() -> Self {
+        let [ca_key, key] =
+            [(); 2].map(|()| SoftwareKey::generate(KeyAlgorithm::P256).expect("make a key"));
+        let ca = Profile::ServerCa {
+            common_name: "server of the suites",
+        };
+        let ca = signed(&ca, ca_key.public_key(), days(1), None, &ca_key);
+        let ca = CaCertificate::from_der(&ca).expect("read the CA");
+        let profile = Profile::Server {
+            dns_names: &[],
+            ip_addresses: &[IpAddr::V4(Ipv4Addr::LOCALHOST)],
+        };
+        Self {
+            certificate: signed(&profile, key.public_key(), days(1), Some(&ca), &ca_key),
+            private_key: key.to_pkcs8_der().expect("the private key").to_vec(),
+            ca_pem: ca.to_pem(),
+        }
+    }
+
+    /// For a TLS server.
+    pub(crate) fn for_tls(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        let key = PrivatePkcs8KeyDer::from(self.private_key.clone());
+        (
+            vec![CertificateDer::from(self.certificate.clone())],
+            PrivateKeyDer::from(key),
+        )
+    }
+}
+
+impl Default for Loopback {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// TLS of a server on 127.0.0.1 that asks for certificates of `clients`, and the CA to verify it with.
 pub(super) fn server(clients: &ClientCa, tickets: bool) -> (Arc<ServerConfig>, String) {
-    let [ca_key, key] =
-        [(); 2].map(|()| SoftwareKey::generate(KeyAlgorithm::P256).expect("make a key"));
-    let ca = Profile::ServerCa {
-        common_name: "server of the suites",
-    };
-    let ca = signed(&ca, ca_key.public_key(), days(1), None, &ca_key);
-    let ca = CaCertificate::from_der(&ca).expect("read the CA");
-    let profile = Profile::Server {
-        dns_names: &[],
-        ip_addresses: &[IpAddr::V4(Ipv4Addr::LOCALHOST)],
-    };
-    let leaf = signed(&profile, key.public_key(), days(1), Some(&ca), &ca_key);
-
+    let identity = Loopback::new();
     let mut roots = RootCertStore::empty();
     let trusted = pem::parse(clients.pem()).expect("PEM").into_contents();
     roots.add(trusted.into()).expect("trust the clients' CA");
@@ -99,15 +152,12 @@ pub(super) fn server(clients: &ClientCa, tickets: bool) -> (Arc<ServerConfig>, S
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
             .build()
             .expect("a verifier");
-    let private = key.to_pkcs8_der().expect("the private key").to_vec();
+    let (chain, private) = identity.for_tls();
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("versions of TLS")
         .with_client_cert_verifier(verifier)
-        .with_single_cert(
-            vec![CertificateDer::from(leaf)],
-            PrivateKeyDer::from(PrivatePkcs8KeyDer::from(private)),
-        )
+        .with_single_cert(chain, private)
         .expect("a server identity");
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     if tickets {
@@ -117,7 +167,7 @@ pub(super) fn server(clients: &ClientCa, tickets: bool) -> (Arc<ServerConfig>, S
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(NoServerSessionStorage {});
     }
-    (Arc::new(config), ca.to_pem())
+    (Arc::new(config), identity.ca_pem)
 }
 
 /// Who a certificate is for. It was verified when the connection was made.
