@@ -9,6 +9,7 @@ use hyper::{body::Incoming, client, server, service::service_fn};
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use serde_json::{Value, json};
 use std::{
     fmt, io,
     net::{Ipv4Addr, SocketAddr},
@@ -80,6 +81,9 @@ pub enum Fault {
     Delay(Duration),
     /// It is done twice; the second answer arrives.
     Duplicate,
+    /// The API server never hears of it; the answer is a watch's whose first word is that its version is too old, which
+    /// Kubernetes says with 200.
+    Expire,
     /// It is done, and the answer waits for [`FaultProxy::release`].
     HoldAfter,
     /// It waits for [`FaultProxy::release`] before the API server hears of it, and then it does, whoever sent it lives or
@@ -344,6 +348,10 @@ impl Shared {
                 whole(self.forward(request()).await?).await?;
                 self.forward(request()).await
             }
+            Some(Fault::Expire) => {
+                let event = json!({ "type": "ERROR", "object": failure(410) });
+                Ok(json_response(StatusCode::OK, format!("{event}\n")))
+            }
             // In a task of its own, which lives on where the connection does not.
             Some(fault @ (Fault::HoldAfter | Fault::HoldBefore)) => {
                 let (held, shared) = (request(), Arc::clone(&self));
@@ -421,7 +429,7 @@ fn cut() -> io::Error {
 }
 
 /// A refusal in Kubernetes' words.
-fn refusal(code: u16, retry_after: Option<u32>) -> Response<Body> {
+fn failure(code: u16) -> Value {
     let reason = match code {
         409 => "Conflict",
         410 => "Expired",
@@ -429,20 +437,27 @@ fn refusal(code: u16, retry_after: Option<u32>) -> Response<Body> {
         503 => "ServiceUnavailable",
         _ => "InternalError",
     };
-    let status = serde_json::json!({
+    json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
         "message": "a fault that was asked for", "reason": reason, "code": code,
-    });
-    let mut response = Response::new(all(status.to_string().into()));
-    *response.status_mut() = StatusCode::from_u16(code).expect("a status");
-    let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
+    })
+}
+
+fn refusal(code: u16, retry_after: Option<u32>) -> Response<Body> {
+    let status = StatusCode::from_u16(code).expect("a status");
+    let mut response = json_response(status, failure(code).to_string());
     if let Some(seconds) = retry_after {
+        let headers = response.headers_mut();
         headers.insert(header::RETRY_AFTER, seconds.into());
     }
+    response
+}
+
+fn json_response(status: StatusCode, body: String) -> Response<Body> {
+    let mut response = Response::new(all(body.into()));
+    *response.status_mut() = status;
+    let format = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, format);
     response
 }
 

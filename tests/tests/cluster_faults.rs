@@ -88,10 +88,8 @@ fn a_watch_that_is_cut_or_too_old_and_an_api_server_that_is_away_lose_no_request
 
     let is_watch_of_requests =
         |call: &Call| call.is_watch() && call.path.contains("certificatesigningrequests");
-    world
-        .proxy
-        .spoil(Fault::Answer(410, None), 1, 1, is_watch_of_requests);
-    world.proxy.take_calls();
+    world.proxy.spoil(Fault::Expire, 1, 1, is_watch_of_requests);
+    world.quiet();
     world.proxy.cut();
     world.submit(&world.alice, "after-expiry");
     world.issued("after-expiry");
