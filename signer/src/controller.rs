@@ -30,10 +30,12 @@ use crate::{
     ca::authority::Authority,
     clock::Clock,
     grant::{Grant, Phase},
+    lease::{Leadership, NotLeading},
     metrics::Metrics,
     review::{EvidenceCache, ReviewError, Snapshot},
 };
 use futures::{FutureExt, Stream, StreamExt};
+use jiff::Timestamp;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use kube::{
     Api, Client, ResourceExt,
@@ -60,8 +62,9 @@ const SETTLED: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not zero")
 const RECORDED: NonZeroUsize = NonZeroUsize::new(16_384).expect("16384 is not zero");
 /// How long one try at a request may take. It can end between any two steps: the next one reads what is there.
 const WORK_LIMIT: Duration = Duration::from_secs(60);
-/// How long requests under way may take to end when the signer is stopped.
-const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// How long requests under way may take to end when the signer is stopped. Another replica waits for the lease, and goes
+/// on with what is not at its end.
+const STOP_LIMIT: Duration = Duration::from_millis(700);
 
 /// Everything that working on a request needs.
 #[derive(Debug)]
@@ -79,9 +82,11 @@ pub struct Context {
     role_bindings: bindings::RoleBindings,
     events: events::Events,
     front_account: Option<String>,
+    leadership: Leadership,
 }
 
 /// What a controller is made of.
+#[derive(Clone)]
 pub struct Parts {
     /// The API.
     pub client: Client,
@@ -95,6 +100,8 @@ pub struct Parts {
     pub evidence: Arc<EvidenceCache>,
     /// What the API server calls the account of the signer's own front door; `None` where there is none.
     pub front_account: Option<String>,
+    /// Whether this process is the one that acts.
+    pub leadership: Leadership,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// The signer name that is answered.
@@ -138,6 +145,9 @@ pub enum ControllerError {
     /// The CA.
     #[error(transparent)]
     Ca(#[from] crate::ca::CaError),
+    /// Another replica acts.
+    #[error(transparent)]
+    NotLeading(#[from] NotLeading),
     /// The request could not be judged.
     #[error(transparent)]
     Review(#[from] ReviewError),
@@ -179,10 +189,18 @@ impl Context {
                 open: HashMap::new(),
                 recorded: LruCache::new(RECORDED),
             }),
+            leadership: parts.leadership,
             metrics: parts.metrics,
             signer_name: parts.signer_name,
             snapshot: parts.snapshot,
         }
+    }
+
+    /// Puts it into the audit log, if it is this process that acts.
+    async fn record(&self, now: Timestamp, event: Event) -> Result<(), ControllerError> {
+        self.leadership.check()?;
+        self.audit.append(now, event).await?;
+        Ok(())
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {

@@ -344,7 +344,9 @@ impl Error {
                 _ => Exit::Data,
             },
             Self::Controller(ControllerError::Kubernetes { .. }) => Exit::Api,
-            Self::Controller(ControllerError::Review(_)) => Exit::Failed,
+            Self::Controller(ControllerError::NotLeading(_) | ControllerError::Review(_)) => {
+                Exit::Failed
+            }
             Self::DataDir(error) => data_exit(error),
             Self::CaSettings(_) | Self::Endpoint { .. } | Self::LogFilter(_) => Exit::Usage,
             Self::Rotation(error) => rotation_exit(error),
@@ -406,6 +408,7 @@ impl Error {
             Self::Bundle(error) => error.remedy(),
             Self::Ca(error) | Self::Controller(ControllerError::Ca(error)) => error.remedy(),
             Self::Controller(ControllerError::Kubernetes { source, .. }) => api_remedy(source),
+            Self::Controller(ControllerError::NotLeading(_)) => "nothing: another replica goes on".into(),
             Self::Controller(ControllerError::Review(_)) => "set this machine's clock, then start again".into(),
             Self::CaSettings(_) => {
                 "correct the file; docs/ca.md shows every setting and which of them must fit together".into()

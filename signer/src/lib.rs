@@ -20,6 +20,7 @@ pub mod error;
 pub mod front;
 pub mod grant;
 pub mod issue;
+pub mod lease;
 pub mod metrics;
 pub mod reload;
 pub mod review;

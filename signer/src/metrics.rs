@@ -94,6 +94,8 @@ pub struct Metrics {
     retries: Counter,
     issuing: Histogram,
     foreign_certificates: Counter,
+    leader: Gauge,
+    lease_taken: Counter,
     policy_generation: Gauge,
     policy_refused: Gauge,
     policy_refusals: Counter,
@@ -108,9 +110,19 @@ pub struct Metrics {
     bundle_published: Gauge,
     leaves: Mutex<Leaves>,
     is_overdue: AtomicBool,
+    is_standing_by: AtomicBool,
     is_watching: AtomicBool,
     /// Seconds since 1970.
     signs_until: AtomicI64,
+}
+
+/// What a signer is ready for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ready {
+    /// It answers requests.
+    Answering,
+    /// Another replica does, and this one would take over.
+    StandingBy,
 }
 
 /// Why the signer is not ready.
@@ -165,6 +177,16 @@ impl Metrics {
             foreign_certificates: add.metric(
                 "foreign_certificates",
                 "Certificates that stood in a request and were not put there by this signer",
+                Counter::default(),
+            ),
+            leader: add.metric(
+                "leader",
+                "1 while this replica holds the lease and answers requests",
+                Gauge::default(),
+            ),
+            lease_taken: add.metric(
+                "lease_taken",
+                "How often this replica took the lease from another or from nobody",
                 Counter::default(),
             ),
             policy_generation: add.metric(
@@ -229,6 +251,7 @@ impl Metrics {
             ),
             leaves: Mutex::default(),
             is_overdue: AtomicBool::new(false),
+            is_standing_by: AtomicBool::new(false),
             is_watching: AtomicBool::new(false),
             signs_until: AtomicI64::new(NO_CA),
             registry,
@@ -251,14 +274,16 @@ impl Metrics {
         text
     }
 
-    /// Whether requests are answered and certificates can be signed.
+    /// Whether requests are answered, here or by a leader that this replica stands by for, and certificates can be signed.
     ///
     /// # Errors
     /// Why not.
-    pub fn ready(&self, now: Timestamp) -> Result<(), NotReady> {
-        if !self.is_watching.load(Ordering::Acquire) {
-            return Err(NotReady::NotWatching);
-        }
+    pub fn ready(&self, now: Timestamp) -> Result<Ready, NotReady> {
+        let ready = match self.is_watching.load(Ordering::Acquire) {
+            true => Ready::Answering,
+            false if self.is_standing_by.load(Ordering::Acquire) => Ready::StandingBy,
+            false => return Err(NotReady::NotWatching),
+        };
         let until = self.signs_until.load(Ordering::Acquire);
         if until == NO_CA {
             return Err(NotReady::NoCa);
@@ -270,7 +295,7 @@ impl Metrics {
         if self.is_overdue.load(Ordering::Acquire) {
             return Err(NotReady::Overdue);
         }
-        Ok(())
+        Ok(ready)
     }
 
     pub(crate) fn ended(&self, ending: Ending, reason: &str) {
@@ -294,6 +319,18 @@ impl Metrics {
 
     pub(crate) fn found_foreign_certificate(&self) {
         self.foreign_certificates.inc();
+    }
+
+    pub(crate) fn leads(&self, leads: bool) {
+        self.leader.set(leads.into());
+    }
+
+    pub(crate) fn lease_taken(&self) {
+        self.lease_taken.inc();
+    }
+
+    pub(crate) fn standing_by(&self, is_standing_by: bool) {
+        self.is_standing_by.store(is_standing_by, Ordering::Release);
     }
 
     pub(crate) fn policy_in_force(&self, policy: &Policy) {
@@ -442,7 +479,7 @@ mod tests {
             Err(NotReady::NotWatching)
         );
         metrics.watching(true);
-        assert_eq!(metrics.ready(end), Ok(()));
+        assert_eq!(metrics.ready(end), Ok(Ready::Answering));
         let late = end + jiff::SignedDuration::from_secs(1);
         assert_eq!(metrics.ready(late), Err(NotReady::CaEnds(end)));
         metrics.is_overdue.store(true, Ordering::Release);

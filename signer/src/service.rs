@@ -31,8 +31,10 @@ pub struct Service {
     pub evidence: Arc<EvidenceCache>,
     /// The front door, if there is one.
     pub front: Option<Face>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Where what is counted is asked for, if anywhere.
-    pub metrics: Option<TcpListener>,
+    pub metrics_listener: Option<TcpListener>,
     /// The policy.
     pub policy: PolicyFile,
     /// What the CA's rotation works with.
@@ -48,7 +50,8 @@ pub fn evidence_cache() -> Arc<EvidenceCache> {
 }
 
 impl Service {
-    /// Works until `shutdown`. `ready` is called once, when every request that was there is known.
+    /// Works until `shutdown`: answers requests whenever this process leads, and is ready to whenever it does not. `ready` is
+    /// called once, when every request that was there is known, or another replica answers them.
     ///
     /// # Errors
     /// When the audit log cannot be written at the start or the end, or the API cannot be read.
@@ -63,60 +66,105 @@ impl Service {
             clock,
             evidence,
             front,
-            metrics: listener,
+            metrics,
+            metrics_listener,
             policy,
             rotation,
             signer_name,
         } = self;
-        let metrics = match &front {
-            Some(front) => Metrics::new().with_front(&front.metrics),
-            None => Metrics::new(),
+        let monitor = monitor(metrics_listener, Arc::clone(&metrics), Arc::clone(&clock));
+        let stopped = (audit.clone(), Arc::clone(&clock));
+        let serving = async {
+            let leadership = rotation.leadership.clone();
+            let opening = Rotation::open(
+                client.clone(),
+                rotation,
+                audit.clone(),
+                Arc::clone(&clock),
+                Arc::clone(&metrics),
+            );
+            // A new installation waits for its first leader.
+            let rotation = tokio::select! {
+                rotation = opening => rotation?,
+                () = shutdown.cancelled() => return Ok(()),
+            };
+            let authority = rotation.subscribe();
+            metrics.policy_in_force(&policy.subscribe().borrow().policy);
+            let snapshot = policy.subscribe();
+            let started = Event::Started {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                ca: authority
+                    .borrow()
+                    .active()
+                    .map(|ca| ca.fingerprint().to_owned())
+                    .unwrap_or_default(),
+                signer_name: signer_name.clone(),
+            };
+            audit.append(clock.now(), started).await?;
+            let loaded = loaded(&snapshot.borrow().policy);
+            audit.append(clock.now(), loaded).await?;
+            let parts = Parts {
+                client,
+                audit: audit.clone(),
+                authority,
+                clock: Arc::clone(&clock),
+                evidence,
+                front_account: front.map(|front| front.account),
+                leadership,
+                metrics: Arc::clone(&metrics),
+                signer_name,
+                snapshot,
+            };
+            let watching = watch_policy(policy, audit, clock, metrics);
+            tokio::select! {
+                result = answer(parts, shutdown, ready) => result,
+                never = watching => match never {},
+                never = rotation.run() => match never {},
+            }
         };
-        let metrics = Arc::new(metrics);
-        let rotation = Rotation::open(
-            client.clone(),
-            rotation,
-            audit.clone(),
-            Arc::clone(&clock),
-            Arc::clone(&metrics),
-        )
-        .await?;
-        let authority = rotation.subscribe();
-        metrics.policy_in_force(&policy.subscribe().borrow().policy);
-        let monitor = monitor(listener, Arc::clone(&metrics), Arc::clone(&clock));
-        let snapshot = policy.subscribe();
-        let started = Event::Started {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            ca: authority
-                .borrow()
-                .active()
-                .map(|ca| ca.fingerprint().to_owned())
-                .unwrap_or_default(),
-            signer_name: signer_name.clone(),
-        };
-        audit.append(clock.now(), started).await?;
-        let loaded = loaded(&snapshot.borrow().policy);
-        audit.append(clock.now(), loaded).await?;
-        let context = Arc::new(Context::new(Parts {
-            client,
-            audit: audit.clone(),
-            authority,
-            clock: Arc::clone(&clock),
-            evidence,
-            front_account: front.map(|front| front.account),
-            metrics: Arc::clone(&metrics),
-            signer_name,
-            snapshot,
-        }));
-        let watching = watch_policy(policy, audit.clone(), Arc::clone(&clock), metrics);
         let result = tokio::select! {
-            result = context.run(shutdown, ready) => result,
-            never = watching => match never {},
-            never = rotation.run() => match never {},
+            result = serving => result,
             never = monitor => match never {},
         };
+        let (audit, clock) = stopped;
         audit.append(clock.now(), Event::Stopped {}).await?;
-        Ok(result?)
+        result
+    }
+}
+
+/// Answers requests whenever this process leads, until `shutdown`. What is under way when it ceases to is dropped: whoever
+/// leads next reads what is there and goes on.
+async fn answer(
+    parts: Parts,
+    shutdown: CancellationToken,
+    ready: impl FnOnce() + Send,
+) -> Result<(), Error> {
+    let (leadership, metrics) = (parts.leadership.clone(), Arc::clone(&parts.metrics));
+    let mut ready = Some(ready);
+    let mut ready = || {
+        if let Some(ready) = ready.take() {
+            ready();
+        }
+    };
+    loop {
+        let stands_by = async {
+            leadership.standing_by().await;
+            metrics.standing_by(true);
+            ready();
+            std::future::pending::<()>().await
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            () = leadership.gained() => {}
+            () = stands_by => {}
+        }
+        metrics.standing_by(false);
+        // What an earlier term knew may be long past.
+        let context = Arc::new(Context::new(parts.clone()));
+        tokio::select! {
+            result = context.run(shutdown.clone(), &mut ready) => return Ok(result?),
+            () = leadership.lost() => metrics.watching(false),
+        }
     }
 }
 

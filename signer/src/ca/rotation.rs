@@ -28,6 +28,7 @@ use crate::{
     clock::Clock,
     controller::chain,
     data_dir::{self, DataDir, DataDirError},
+    lease::Leadership,
     metrics::Metrics,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -68,6 +69,8 @@ pub struct Parts {
     pub endpoints: Vec<Config>,
     /// Who is told of another trust bundle, beside the cluster.
     pub trust: Arc<dyn Trust>,
+    /// Whether this process is the one that moves the record; the others follow it.
+    pub leadership: Leadership,
 }
 
 /// Somebody who trusts what the bundle says.
@@ -204,6 +207,9 @@ impl Rotation {
     ) -> Result<Self, RotationError> {
         let store = Store::new(client.clone(), &parts.namespace, parts.binding.clone());
         let publisher = Publisher::new(client.clone(), &parts.namespace, &parts.signer_name);
+        if store.load().await?.is_none() {
+            parts.leadership.gained().await;
+        }
         let read = found::open(&store, &publisher, &parts, clock.now()).await?;
         let authority = Authority::of(&read.record, None, &parts.settings.tokens).await?;
         let authority = Arc::new(authority);
@@ -228,10 +234,15 @@ impl Rotation {
         self.authority.subscribe()
     }
 
-    /// Goes on for ever.
+    /// Goes on for ever: moves the record while this process leads, and follows it otherwise.
     pub async fn run(mut self) -> std::convert::Infallible {
         loop {
-            let pause = match self.look().await {
+            let leads = self.parts.leadership.check().is_ok();
+            let looked = match leads {
+                true => self.look().await,
+                false => self.read().await.map(|_| LOOK_EVERY),
+            };
+            let pause = match looked {
                 Ok(pause) => pause,
                 Err(error) => {
                     self.metrics.record_readable(false);
@@ -239,7 +250,16 @@ impl Rotation {
                     TRY_AGAIN
                 }
             };
-            tokio::time::sleep(pause).await;
+            let gained = async {
+                match leads {
+                    true => std::future::pending().await,
+                    false => self.parts.leadership.gained().await,
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = gained => {}
+            }
         }
     }
 
@@ -427,6 +447,12 @@ impl Rotation {
         let authority = Authority::of(record, Some(&before), &self.parts.settings.tokens).await?;
         self.metrics.rotation(record, now);
         self.authority.send_replace(Arc::new(authority));
+        if self.parts.leadership.check().is_err() {
+            // The leader publishes. Who leads next looks at once.
+            self.published = None;
+            self.metrics.bundle_published(false);
+            return Ok(());
+        }
         if !is_new && !is_late {
             return Ok(());
         }

@@ -2,7 +2,7 @@
 
 use super::{SignerOptions, cluster::ClusterOptions};
 use crate::{
-    ca::{key::KeyPlace, record::Binding, rotation},
+    ca::{bootstrap, key::KeyPlace, record::Binding, rotation},
     clock::{Clock, SystemClock},
     controller::code,
     credentials::Credentials,
@@ -10,6 +10,8 @@ use crate::{
     error::Error,
     front::{self, Front, FrontOptions},
     grant::Grant,
+    lease::{self, Candidate, LeaseDuration},
+    metrics::Metrics,
     reload::{self, PolicyFile},
     service::{Service, evidence_cache},
 };
@@ -30,6 +32,12 @@ pub struct Run {
     cluster: ClusterOptions,
     #[command(flatten)]
     front: FrontOptions,
+    /// How long the lease lasts after its last renewal: another replica takes over after so long
+    #[arg(long, value_name = "TIME", default_value = "15s")]
+    lease_duration: LeaseDuration,
+    /// What this replica is called in the lease; the name of the machine or pod otherwise
+    #[arg(long, value_name = "NAME")]
+    replica: Option<String>,
 }
 
 impl Run {
@@ -53,6 +61,34 @@ impl Run {
         let audit = options.audit_log(&data, clock.now())?;
         let (client, server) = connect(found.config.clone())?;
         check(&client, &options.signer_name).await?;
+        let evidence = evidence_cache();
+        let front = front::Parts {
+            client: client.clone(),
+            clock: Arc::clone(&clock),
+            evidence: Arc::clone(&evidence),
+            signer_name: options.signer_name.clone(),
+            snapshot: policy.subscribe(),
+        };
+        let front = Front::open(self.front, front).await?;
+        let metrics = match front.as_ref().map(Front::face) {
+            Some(face) => Metrics::new().with_front(&face.metrics),
+            None => Metrics::new(),
+        };
+        let metrics = Arc::new(metrics);
+        let (candidate, leadership) = Candidate::new(
+            client.clone(),
+            &found.namespace,
+            replica(self.replica)?,
+            self.lease_duration,
+            Arc::clone(&clock),
+            Arc::clone(&metrics),
+        );
+        let fenced = lease::fenced(found.config.clone(), leadership.clone()).map_err(|source| {
+            Error::Api {
+                doing: "connect",
+                source: Box::new(source),
+            }
+        })?;
         let rotation = rotation::Parts {
             founded,
             binding: Binding {
@@ -64,25 +100,20 @@ impl Run {
             data: Arc::clone(&data),
             endpoints: endpoints(&found.config, &settings.endpoints)?,
             trust: Arc::new(rotation::ClusterAlone),
+            leadership,
             settings,
         };
-        let evidence = evidence_cache();
-        let front = front::Parts {
-            client: connect(found.config)?.0,
-            clock: Arc::clone(&clock),
-            evidence: Arc::clone(&evidence),
-            signer_name: options.signer_name.clone(),
-            snapshot: policy.subscribe(),
-        };
-        let front = Front::open(self.front, front).await?;
-        let metrics = options.listen_for_metrics().await?;
+        let metrics_listener = options.listen_for_metrics().await?;
         let shutdown = super::shutdown_by_signal()?;
+        let resign = CancellationToken::new();
+        let standing = tokio::spawn(candidate.run(resign.clone()));
         let service = Service {
             audit,
             clock,
             evidence,
             front: front.as_ref().map(Front::face),
             metrics,
+            metrics_listener,
             policy,
             rotation,
             signer_name: options.signer_name,
@@ -90,8 +121,7 @@ impl Run {
         let ready_file = options.ready_file;
         let data_path = data.path().to_owned();
         let front_address = front.as_ref().and_then(Front::address);
-        let working = service
-            .run(client, shutdown.clone(), || {
+        let working = service.run(fenced, shutdown.clone(), || {
                 tracing::info!(server, "ready");
                 if let Some(path) = &ready_file {
                     let content = json!({
@@ -104,7 +134,14 @@ impl Run {
                         tracing::error!(error = %crate::controller::chain(&error), "the ready file was not written");
                     }
                 }
-            });
+        });
+        let working = async {
+            let result = working.await;
+            // Only now that nothing is written any more; and not as late as the front door's last guest goes.
+            resign.cancel();
+            let _ = standing.await;
+            result
+        };
         let result = beside(front, working, shutdown).await;
         if let Some(ready) = &ready_file {
             let _ = fs::remove_file(ready);
@@ -137,6 +174,16 @@ async fn beside(
             served.and(worked)
         }
     }
+}
+
+/// What this process is called in the lease: no other is called so, ever.
+fn replica(named: Option<String>) -> Result<String, Error> {
+    let name = named.unwrap_or_else(|| {
+        let system = rustix::system::uname();
+        system.nodename().to_string_lossy().into_owned()
+    });
+    let mark = bootstrap::random::<8>()?;
+    Ok(format!("{name}_{}", hex::encode(mark)))
 }
 
 /// What a kubeconfig says.

@@ -10,6 +10,7 @@ use crate::{
     controller::chain,
     data_dir::{self, DataDir},
     error::Error,
+    lease::Leadership,
     reload::{self, PolicyFile},
     service::{Service, evidence_cache},
 };
@@ -101,7 +102,7 @@ impl Standalone {
             address: self.listen.clone(),
             source,
         })?;
-        let metrics = options.listen_for_metrics().await?;
+        let metrics_listener = options.listen_for_metrics().await?;
         let place = Place {
             url: url(address, &self.tls_san),
             cluster,
@@ -129,6 +130,8 @@ impl Standalone {
                 api: Arc::clone(&api),
                 admin_ca: admin.ca_pem.clone(),
             }),
+            // The data directory is locked.
+            leadership: Leadership::alone(),
             settings,
         };
         let service = Service {
@@ -137,7 +140,8 @@ impl Standalone {
             evidence,
             // The API itself takes attested requests.
             front: None,
-            metrics,
+            metrics: Arc::default(),
+            metrics_listener,
             policy,
             rotation,
             signer_name: options.signer_name,

@@ -84,7 +84,7 @@ impl Context {
                 grant: name.to_owned(),
                 bindings: grant.spec.bindings.len() as u64,
             };
-            self.audit.append(now, event).await?;
+            self.record(now, event).await?;
             grant.status.get_or_insert_default().bindings_removed_at = time.clone();
             changed = true;
         }
@@ -103,7 +103,7 @@ impl Context {
                 reason,
                 not_after: left.and(grant.not_after()),
             };
-            self.audit.append(now, event).await?;
+            self.record(now, event).await?;
             grant.status.get_or_insert_default().revoked_at = time;
             let regarding = grant.object_ref(&());
             self.events

@@ -163,9 +163,7 @@ impl Context {
             },
         );
         let record = record_of(intent, &subject, &grant, &to_sign);
-        self.audit
-            .append(now, Event::Intent(Box::new(record)))
-            .await?;
+        self.record(now, Event::Intent(Box::new(record))).await?;
         let grant = match self.bound(grant).await? {
             Ok(grant) => grant,
             Err(Hindrance { reason, message }) => {
@@ -198,6 +196,8 @@ impl Context {
                 return Ok(Outcome::Reread);
             }
         }
+        // Approving took its time.
+        self.leadership.check()?;
         let issued = match issuing.signing(move |ca| prepared.sign(ca)).await {
             Ok(issued) => issued,
             Err(error) if error.is_retriable() => {
@@ -226,7 +226,7 @@ impl Context {
             serial_number: issued.serial_number.clone(),
             not_after: issued.validity.not_after,
         };
-        self.audit.append(now, event).await?;
+        self.record(now, event).await?;
         let status = grants::issued(
             issuing.fingerprint(),
             &issued.fingerprint,

@@ -47,7 +47,7 @@ impl Context {
             grant: Some(open.grant.clone()),
             message: message.to_owned(),
         };
-        self.audit.append(self.clock.now(), event).await?;
+        self.record(self.clock.now(), event).await?;
         self.end_grant(&open.grant, None, &grants::failed(message))
             .await?;
         self.memory().open.remove(uid);
@@ -84,7 +84,7 @@ impl Context {
                         serial_number: leaf.serial_number.clone(),
                         not_after: leaf.not_after,
                     };
-                    self.audit.append(now, event).await?;
+                    self.record(now, event).await?;
                     self.metrics.leaf(&ca, leaf.not_after);
                     let status = grants::issued(
                         &ca,
@@ -130,7 +130,7 @@ impl Context {
             request: subject.reference(),
             sha256,
         };
-        self.audit.append(now, event).await?;
+        self.record(now, event).await?;
         let note = "the certificate in this request's status was not put there by this signer";
         self.events
             .publish(

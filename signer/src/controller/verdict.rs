@@ -27,7 +27,7 @@ impl Context {
         if self.memory().recorded.get(uid) == Some(&event) {
             return Ok(());
         }
-        self.audit.append(self.clock.now(), event.clone()).await?;
+        self.record(self.clock.now(), event.clone()).await?;
         self.memory().recorded.put(uid.to_owned(), event);
         Ok(())
     }

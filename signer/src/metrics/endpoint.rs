@@ -1,7 +1,7 @@
 //! `/metrics`, `/healthz` and `/readyz` over plain HTTP, for whoever watches over the signer: nothing here is secret, and
 //! nothing is changed.
 
-use super::Metrics;
+use super::{Metrics, Ready};
 use crate::clock::Clock;
 use http_body_util::Full;
 use hyper::{
@@ -78,7 +78,8 @@ fn answer(
         "/healthz" => response(StatusCode::OK, PLAIN, "ok\n".into()),
         "/metrics" => response(StatusCode::OK, OPEN_METRICS, metrics.encode()),
         "/readyz" => match metrics.ready(clock.now()) {
-            Ok(()) => response(StatusCode::OK, PLAIN, "ok\n".into()),
+            Ok(Ready::Answering) => response(StatusCode::OK, PLAIN, "ok\n".into()),
+            Ok(Ready::StandingBy) => response(StatusCode::OK, PLAIN, "ok: standing by\n".into()),
             Err(why) => response(StatusCode::SERVICE_UNAVAILABLE, PLAIN, format!("{why}\n")),
         },
         _ => {

@@ -61,6 +61,7 @@ use touchstone_signer::{
     controller::{Context, Parts},
     data_dir::DataDir,
     grant::{Grant, Phase},
+    lease::Leadership,
     reload::PolicyFile,
     service::{Service, evidence_cache},
 };
@@ -230,7 +231,8 @@ impl World {
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             evidence: evidence_cache(),
             front: None,
-            metrics: Some(listener),
+            metrics: Arc::default(),
+            metrics_listener: Some(listener),
             policy,
             rotation: self.rotation(),
             signer_name: SIGNER_NAME.into(),
@@ -271,6 +273,7 @@ impl World {
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             evidence: evidence_cache(),
             front_account: None,
+            leadership: Leadership::alone(),
             metrics: Arc::default(),
             signer_name: SIGNER_NAME.into(),
             snapshot: policy.subscribe(),
@@ -294,6 +297,7 @@ impl World {
             data: Arc::clone(&self.data),
             endpoints: Vec::new(),
             trust: Arc::new(ClusterAlone),
+            leadership: Leadership::alone(),
         }
     }
 

@@ -50,6 +50,7 @@ use touchstone_signer::{
     },
     clock::{ApiClock, Clock},
     data_dir::DataDir,
+    lease::Leadership,
     metrics::Metrics,
 };
 
@@ -296,6 +297,7 @@ impl World {
                 api: Arc::clone(&self.api),
                 is_frozen: Arc::clone(&self.is_frozen),
             }),
+            leadership: Leadership::alone(),
         };
         let (audit, metrics) = (self.audit.clone(), Arc::clone(&self.metrics));
         let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;

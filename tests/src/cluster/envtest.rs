@@ -221,6 +221,8 @@ pub(super) fn start_signer(
     let mut command = signer_program();
     command
         .arg("run")
+        // One that is killed is soon followed.
+        .args(["--lease-duration", "3s"])
         .arg("--kubeconfig")
         .arg(control_plane.kubeconfig(SIGNER));
     command
