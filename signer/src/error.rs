@@ -65,6 +65,7 @@ fn rotation_exit(error: &RotationError) -> Exit {
         | RotationError::Ca(_)
         | RotationError::Gone { .. }
         | RotationError::Key(_)
+        | RotationError::RootElsewhere
         | RotationError::Sign(_)
         | RotationError::Store(_) => Exit::Data,
         RotationError::NoEndpoint | RotationError::Refused(_) | RotationError::Trust(_) => {

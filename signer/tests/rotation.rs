@@ -123,6 +123,25 @@ async fn two_signers_rotate_one_record() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_root_that_the_record_does_not_have_signs_no_ca() {
+    let mut world = World::new(Root::Own).await;
+    world.start(Cut::Never).await;
+    world.lose_the_data_directory();
+    world.start(Cut::Never).await;
+    let is_blocked = |record: &Record| record.blocked().is_some();
+    world.go_until("the next one is blocked", is_blocked).await;
+    let record = world.record().await;
+    let blocked = record.blocked().unwrap();
+    assert!(
+        blocked.why.contains("not the one of the CA's record"),
+        "{blocked:?}"
+    );
+    assert!(blocked.remedy.contains("root: ceremony"), "{blocked:?}");
+    assert!(record.planned().is_none());
+    assert_eq!(record.lifecycle().cas().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_ca_that_some_api_server_does_not_trust_signs_for_nobody_and_says_why() {
     let mut world = World::with_an_active_ca().await;
     world.freeze_trust(true);

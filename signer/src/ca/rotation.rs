@@ -137,6 +137,9 @@ pub enum RotationError {
     /// There is nowhere to prove a CA at.
     #[error("prove a CA: no API server is named")]
     NoEndpoint,
+    /// The record's own root is in another data directory.
+    #[error("sign a CA: the root in this data directory is not the one of the CA's record")]
+    RootElsewhere,
     /// The move.
     #[error(transparent)]
     Refused(#[from] Refused),
@@ -183,6 +186,9 @@ impl RotationError {
             Self::Store(error) => error.remedy(),
             Self::Publish(error) => error.remedy(),
             Self::Bundle(error) => error.remedy(),
+            Self::RootElsewhere => {
+                "run one replica, with the data directory that the record was begun with; for several, the settings say `root: ceremony` or `root: none`".into()
+            }
             Self::NoEndpoint => "name the API servers as endpoints in the CA settings".into(),
             Self::Trust(_) => "look at the log for a defect in Touchstone".into(),
         }

@@ -162,7 +162,7 @@ pub(crate) struct World {
     rotations: Vec<Rotation>,
     server: JoinHandle<()>,
     // Last: everything else lives in it.
-    _temp: TempDir,
+    temp: TempDir,
 }
 
 impl Drop for World {
@@ -241,7 +241,7 @@ impl World {
             died: Arc::default(),
             rotations: Vec::new(),
             server,
-            _temp: temp,
+            temp,
         }
     }
 
@@ -273,6 +273,12 @@ impl World {
     pub(crate) async fn start_another(&mut self) {
         let other = self.open(Cut::Never).await.unwrap();
         self.rotations.push(other);
+    }
+
+    /// The signer's next start is with a data directory that has nothing in it.
+    pub(crate) fn lose_the_data_directory(&mut self) {
+        let other = self.temp.path().join("another");
+        self.data = Arc::new(DataDir::open(&other).unwrap());
     }
 
     pub(crate) async fn try_start(&self) -> Result<(), RotationError> {

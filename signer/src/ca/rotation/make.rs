@@ -35,6 +35,13 @@ impl Rotation {
             return Ok(None);
         }
         let settings = &self.parts.settings;
+        if settings.schedule.settings().root == Root::Own {
+            let (root, _) = bootstrap::own_root(&self.parts.data)?;
+            let is_known = |known: &CaCertificate| known.der() == root.der();
+            if !read.record.roots().iter().any(is_known) {
+                return Err(RotationError::RootElsewhere);
+            }
+        }
         let id = read.record.lifecycle().next_id();
         let (keys, tokens) = (settings.keys.clone(), settings.tokens.clone());
         let plan = key::apart(move || keys.plan(id, &tokens)).await?;
