@@ -5,6 +5,7 @@ use crate::child::Running;
 use serde_json::{Value, json};
 use std::{
     fs,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
     net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
@@ -397,10 +398,16 @@ fn service_account_keys(dir: &Path) -> [PathBuf; 2] {
     pair
 }
 
-/// A port that was free a moment ago: etcd and kube-apiserver cannot tell which port 0 became.
+/// A port that was free a moment ago: etcd and kube-apiserver cannot tell which port 0 became. It is none of those that the
+/// system gives to clients (from 32768 on): one of them could take it in between.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .expect("find a free port")
-        .port()
+    const FIRST: u16 = 15_000;
+    const MANY: u64 = 17_000;
+    loop {
+        let random = RandomState::new().build_hasher().finish() % MANY;
+        let port = FIRST + u16::try_from(random).unwrap_or_default();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
