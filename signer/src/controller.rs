@@ -199,7 +199,9 @@ impl Context {
     /// Puts it into the audit log, if it is this process that acts.
     async fn record(&self, now: Timestamp, event: Event) -> Result<(), ControllerError> {
         self.leadership.check()?;
-        self.audit.append(now, event).await?;
+        let recorded = self.audit.append(now, event).await;
+        self.metrics.audit_writable(recorded.is_ok());
+        recorded?;
         Ok(())
     }
 

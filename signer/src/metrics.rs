@@ -94,6 +94,7 @@ pub struct Metrics {
     retries: Counter,
     issuing: Histogram,
     foreign_certificates: Counter,
+    audit_writable: Gauge,
     leader: Gauge,
     lease_taken: Counter,
     policy_generation: Gauge,
@@ -110,6 +111,7 @@ pub struct Metrics {
     bundle_published: Gauge,
     leaves: Mutex<Leaves>,
     is_overdue: AtomicBool,
+    is_audit_lost: AtomicBool,
     is_standing_by: AtomicBool,
     is_watching: AtomicBool,
     /// Seconds since 1970.
@@ -128,6 +130,9 @@ pub enum Ready {
 /// Why the signer is not ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotReady {
+    /// What is done cannot be recorded.
+    #[error("the audit log cannot be written: nothing is signed")]
+    Audit,
     /// The issuing CA ends before the shortest certificate would.
     #[error("the issuing CA ends at {0}: nothing more can be signed")]
     CaEnds(Timestamp),
@@ -178,6 +183,11 @@ impl Metrics {
                 "foreign_certificates",
                 "Certificates that stood in a request and were not put there by this signer",
                 Counter::default(),
+            ),
+            audit_writable: add.metric(
+                "audit_writable",
+                "1 unless the last record of the audit log could not be written; nothing is signed then",
+                Gauge::default(),
             ),
             leader: add.metric(
                 "leader",
@@ -251,6 +261,7 @@ impl Metrics {
             ),
             leaves: Mutex::default(),
             is_overdue: AtomicBool::new(false),
+            is_audit_lost: AtomicBool::new(false),
             is_standing_by: AtomicBool::new(false),
             is_watching: AtomicBool::new(false),
             signs_until: AtomicI64::new(NO_CA),
@@ -284,6 +295,9 @@ impl Metrics {
             false if self.is_standing_by.load(Ordering::Acquire) => Ready::StandingBy,
             false => return Err(NotReady::NotWatching),
         };
+        if self.is_audit_lost.load(Ordering::Acquire) {
+            return Err(NotReady::Audit);
+        }
         let until = self.signs_until.load(Ordering::Acquire);
         if until == NO_CA {
             return Err(NotReady::NoCa);
@@ -319,6 +333,11 @@ impl Metrics {
 
     pub(crate) fn found_foreign_certificate(&self) {
         self.foreign_certificates.inc();
+    }
+
+    pub(crate) fn audit_writable(&self, is_writable: bool) {
+        self.audit_writable.set(is_writable.into());
+        self.is_audit_lost.store(!is_writable, Ordering::Release);
     }
 
     pub(crate) fn leads(&self, leads: bool) {

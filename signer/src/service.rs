@@ -101,6 +101,7 @@ impl Service {
                 signer_name: signer_name.clone(),
             };
             audit.append(clock.now(), started).await?;
+            metrics.audit_writable(true);
             let loaded = loaded(&snapshot.borrow().policy);
             audit.append(clock.now(), loaded).await?;
             let parts = Parts {

@@ -20,7 +20,7 @@ mod world;
 
 use futures::future::join_all;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequestCondition;
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 use touchstone_common::{
     certificate::{self, Expected},
     grant::GrantId,
@@ -28,6 +28,7 @@ use touchstone_common::{
 use touchstone_signer::{
     audit::{Event, verify},
     grant::{Phase, name_of},
+    metrics::{Metrics, NotReady},
 };
 use world::{Engineer, GROUP, World, condition};
 
@@ -323,12 +324,14 @@ async fn nothing_is_approved_or_signed_while_the_intent_cannot_be_recorded() {
     let alice = Engineer::new("alice@example.com");
     let mut world = World::start(&alice).await;
     world.stop().await;
-    let full = world.run_with_audit(Path::new("/dev/full")).await;
+    let metrics = Arc::<Metrics>::default();
+    let full = world.run_with_audit(Path::new("/dev/full"), &metrics).await;
     let request = alice.request(&[GROUP]);
     world.create(&alice, "unrecorded", &request.pem).await;
     // Several tries.
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(world.grants().await.len(), 1);
+    assert_eq!(metrics.ready(jiff::Timestamp::now()), Err(NotReady::Audit));
     let seen = world.get("unrecorded").await;
     assert!(condition(&seen, "Approved").is_none(), "{seen:?}");
     assert!(seen.status.unwrap_or_default().certificate.is_none());

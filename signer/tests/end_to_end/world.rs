@@ -62,6 +62,7 @@ use touchstone_signer::{
     data_dir::DataDir,
     grant::{Grant, Phase},
     lease::Leadership,
+    metrics::Metrics,
     reload::PolicyFile,
     service::{Service, evidence_cache},
 };
@@ -263,7 +264,11 @@ impl World {
     }
 
     /// Runs a controller whose audit log is another one.
-    pub(crate) async fn run_with_audit(&self, path: &Path) -> JoinHandle<()> {
+    pub(crate) async fn run_with_audit(
+        &self,
+        path: &Path,
+        metrics: &Arc<Metrics>,
+    ) -> JoinHandle<()> {
         let policy =
             PolicyFile::open(&self.temp.path().join("policy.yaml"), Roots::yubico()).unwrap();
         let context = Arc::new(Context::new(Parts {
@@ -274,7 +279,7 @@ impl World {
             evidence: evidence_cache(),
             front_account: None,
             leadership: Leadership::alone(),
-            metrics: Arc::default(),
+            metrics: Arc::clone(metrics),
             signer_name: SIGNER_NAME.into(),
             snapshot: policy.subscribe(),
         }));
