@@ -1,8 +1,10 @@
 //! `touchstone login`: from the PIN to a verified certificate.
 
+mod asked;
+mod report;
 pub(super) mod software;
 
-use super::{key, management_access, open, status};
+use super::{key, management_access, open};
 use crate::{
     api::Connection,
     args::Login,
@@ -14,68 +16,29 @@ use crate::{
     credential::{Credential, CredentialError, Pending, ReadToken, Store},
     error::Error,
     interrupt,
-    output::{Output, pairs},
+    output::Output,
     pin::PinSource,
     submit::{self, SubmitError, Submitted},
     talk::{self, Person, Talk},
     touch::Notice,
 };
+use asked::{Asked, asked_before, credential, groups, pending, whole_second};
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
+use report::{Waiting, report};
 use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
 use tokio::runtime::Runtime;
 use touchstone_common::{
     attestation::{PinPolicy, Slot},
-    certificate::{Expected, Issued, verify_issued},
+    certificate::{Expected, verify_issued},
     claims::{Claims, Reason},
     csr::{self, Draft},
-    grant::{GrantId, is_own_group},
-    key::PublicKey,
+    grant::GrantId,
     name::{GroupName, MAX_GROUPS, UserName},
-    ttl::Ttl,
 };
 
 /// A request is fresh for five minutes (the signer's clock); beyond that there is no use in touching the key.
 const MAX_SKEW: SignedDuration = SignedDuration::from_mins(5);
-
-/// What is asked, and of which key: enough to check what comes back.
-struct Asked {
-    user: UserName,
-    groups: Vec<GroupName>,
-    ttl: Ttl,
-    /// The grant that is to be: its own group may come with those asked for.
-    grant: GrantId,
-    slot: Slot,
-    yubikey: u32,
-    public_key: PublicKey,
-    reason: String,
-}
-
-/// A certificate, as `--output json` has it.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct LoggedIn<'a> {
-    cluster: &'a str,
-    user: &'a str,
-    groups: &'a [String],
-    not_before: Timestamp,
-    not_after: Timestamp,
-    serial_number: &'a str,
-    fingerprint: &'a str,
-    yubikey: u32,
-    slot: &'a str,
-    request: &'a str,
-    certificate_path: String,
-    written_to_card: bool,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Waiting<'a> {
-    cluster: &'a str,
-    request: &'a str,
-}
 
 /// What one login works with.
 struct Session<'a> {
@@ -390,105 +353,6 @@ impl<'a> Session<'a> {
     }
 }
 
-fn report(
-    store: &Store,
-    credential: &Credential,
-    written_to_card: bool,
-    output: Output,
-) -> Result<(), Error> {
-    let logged_in = LoggedIn {
-        cluster: &credential.cluster,
-        user: &credential.user,
-        groups: &credential.groups,
-        not_before: credential.not_before,
-        not_after: credential.not_after,
-        serial_number: &credential.serial,
-        fingerprint: &credential.fingerprint,
-        yubikey: credential.yubikey,
-        slot: &credential.slot,
-        request: &credential.request,
-        certificate_path: store
-            .certificate_path(&credential.cluster)
-            .display()
-            .to_string(),
-        written_to_card,
-    };
-    output.data(&logged_in, |one| {
-        let left = one.not_after.duration_since(Timestamp::now()).as_secs();
-        let mut rows = vec![
-            ("logged in to", one.cluster.to_owned()),
-            ("as", one.user.to_owned()),
-            ("groups", one.groups.join(", ")),
-        ];
-        if let Some(group) = one.groups.iter().find(|group| is_own_group(group)) {
-            let words =
-                "is this grant's own, bound until the certificate ends or the grant is revoked";
-            rows.push(("of which", format!("{group} {words}")));
-        }
-        rows.extend([
-            (
-                "until",
-                format!(
-                    "{} ({} left)",
-                    status::in_local_time(one.not_after),
-                    status::span(left.max(0))
-                ),
-            ),
-            ("certificate", one.certificate_path.clone()),
-        ]);
-        pairs(&rows)
-    })
-}
-
-fn asked_before(pending: &Pending) -> Option<Asked> {
-    Some(Asked {
-        user: UserName::parse(&pending.user).ok()?,
-        groups: groups(&pending.groups).ok()?,
-        ttl: Ttl::from_secs(pending.ttl_seconds.into()).ok()?,
-        grant: GrantId::parse(&pending.grant)?,
-        slot: pending.slot.parse::<Slot>().ok()?,
-        yubikey: pending.yubikey,
-        public_key: hex::decode(&pending.spki)
-            .ok()
-            .and_then(|spki| PublicKey::from_spki_der(&spki).ok())?,
-        reason: pending.reason.clone(),
-    })
-}
-
-fn pending(asked: &Asked, submitted: &Submitted, token: Option<ReadToken>) -> Pending {
-    Pending {
-        name: submitted.name.clone(),
-        uid: submitted.uid.clone(),
-        token,
-        user: asked.user.as_str().to_owned(),
-        groups: names(&asked.groups),
-        ttl_seconds: asked.ttl.as_secs(),
-        grant: asked.grant.as_str().to_owned(),
-        yubikey: asked.yubikey,
-        slot: asked.slot.to_string(),
-        spki: hex::encode(asked.public_key.spki_der()),
-        submitted: whole_second(Timestamp::now()),
-        reason: asked.reason.clone(),
-    }
-}
-
-fn credential(cluster: &str, asked: &Asked, request: &str, issued: Issued) -> Credential {
-    Credential {
-        cluster: cluster.to_owned(),
-        user: asked.user.as_str().to_owned(),
-        groups: names(&issued.groups),
-        not_before: issued.validity.not_before,
-        not_after: issued.validity.not_after,
-        serial: issued.serial,
-        fingerprint: hex::encode(issued.fingerprint),
-        yubikey: asked.yubikey,
-        slot: asked.slot.to_string(),
-        request: request.to_owned(),
-        reason: asked.reason.clone(),
-        chain_pem: issued.chain_pem,
-    }
-}
-
 /// The name that was given, or configured, or used last.
 fn user(args: &Login, cluster: &Cluster, store: &Store) -> Result<UserName, Error> {
     if let Some(text) = &args.user {
@@ -514,26 +378,6 @@ fn user(args: &Login, cluster: &Cluster, store: &Store) -> Result<UserName, Erro
         })
 }
 
-fn groups(texts: &[String]) -> Result<Vec<GroupName>, Error> {
-    texts
-        .iter()
-        .map(|text| {
-            GroupName::parse(text).map_err(|source| Error::Name {
-                what: "group",
-                text: text.clone(),
-                source,
-            })
-        })
-        .collect()
-}
-
-fn names(groups: &[GroupName]) -> Vec<String> {
-    groups
-        .iter()
-        .map(|group| group.as_str().to_owned())
-        .collect()
-}
-
 /// A server that tells no time is taken at its word when it judges.
 fn refuse_skew(server: Option<Timestamp>, here: Timestamp) -> Result<(), Error> {
     let Some(server) = server else {
@@ -551,10 +395,6 @@ fn refuse_skew(server: Option<Timestamp>, here: Timestamp) -> Result<(), Error> 
             "behind"
         },
     })
-}
-
-fn whole_second(time: Timestamp) -> Timestamp {
-    Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
 pub(super) fn random() -> Result<[u8; 32], Error> {

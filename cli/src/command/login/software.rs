@@ -3,10 +3,14 @@
 //! The key is made here, asks once, and then is in locked memory alone: this process's while it waits, and the cluster's
 //! background process's from then on. Who asks is said by the credential of the kubeconfig that reaches the cluster.
 
-use super::{Session, names, random, refuse_skew, status, whole_second};
+use super::{
+    Session,
+    asked::{names, whole_second},
+    random, refuse_skew,
+};
 use crate::{
     args::{Login, SoftwareKind},
-    command::credential,
+    command::{credential, status},
     config::Reach,
     credential::Store,
     error::Error,
