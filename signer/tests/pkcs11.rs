@@ -7,6 +7,12 @@
     reason = "a test that panics has failed"
 )]
 
+#[path = "pkcs11/foreign.rs"]
+mod foreign;
+#[path = "pkcs11/pin.rs"]
+mod pin;
+#[path = "pkcs11/remote.rs"]
+mod remote;
 #[path = "../../tests/src/softhsm.rs"]
 #[allow(
     dead_code,
@@ -15,22 +21,15 @@
 )]
 mod softhsm;
 
-use cryptoki::{
-    context::{CInitializeArgs, CInitializeFlags, Pkcs11},
-    mechanism::Mechanism,
-    object::Attribute,
-    session::UserType,
-    types::RawAuthPin,
-};
+use cryptoki::context::Pkcs11;
 use jiff::Timestamp;
-use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::json;
 use softhsm::{MODULE, PIN, SoftHsm, Token, run, write_private};
 use std::{
     fs,
-    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command},
+    process::Command,
 };
 use touchstone_common::key::KeyAlgorithm;
 use touchstone_signer::{
@@ -157,106 +156,6 @@ fn a_record_says_where_a_key_is_and_neither_which_code_to_load_nor_any_pin() {
     assert!(!shown.contains(PIN), "{shown}");
 }
 
-/// Somebody else makes a key, under an id that a record names.
-fn make_foreign(token: &Token, change: &[Attribute]) -> KeySource {
-    let pkcs11 = Pkcs11::new(MODULE).unwrap();
-    // Who comes second is told so.
-    let _ = pkcs11.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK));
-    let slot = pkcs11
-        .get_slots_with_initialized_token()
-        .unwrap()
-        .into_iter()
-        .find(|slot| pkcs11.get_token_info(*slot).unwrap().label() == token.label())
-        .unwrap();
-    let session = pkcs11.open_rw_session(slot).unwrap();
-    let pin = RawAuthPin::new(Box::new(PIN.as_bytes().to_vec()));
-    session.login_with_raw(UserType::User, &pin).unwrap();
-    let usual = |usual: Vec<Attribute>| {
-        let kind = |attribute: &Attribute| attribute.attribute_type();
-        usual
-            .into_iter()
-            .map(|one| {
-                let changed = change.iter().find(|other| kind(other) == kind(&one));
-                changed.cloned().unwrap_or(one)
-            })
-            .collect::<Vec<_>>()
-    };
-    let id = Attribute::Id(hex::decode(ID).unwrap());
-    let p256 = hex::decode("06082a8648ce3d030107").unwrap();
-    let public = usual(vec![
-        Attribute::Token(true),
-        Attribute::EcParams(p256),
-        Attribute::Verify(true),
-        id.clone(),
-    ]);
-    let private = usual(vec![
-        Attribute::Token(true),
-        Attribute::Private(true),
-        Attribute::Sensitive(true),
-        Attribute::Extractable(false),
-        Attribute::Sign(true),
-        Attribute::Decrypt(false),
-        Attribute::Derive(false),
-        Attribute::Unwrap(false),
-        id,
-    ]);
-    session
-        .generate_key_pair(&Mechanism::EccKeyPairGen, &public, &private)
-        .unwrap();
-    foreign(token)
-}
-
-#[test]
-fn a_key_that_can_leave_the_token_or_do_more_than_sign_is_not_signed_with() {
-    let test = "a_key_that_can_leave_the_token_or_do_more_than_sign_is_not_signed_with";
-    let Some(hsm) = SoftHsm::alone(test) else {
-        return;
-    };
-    let secp256k1 = hex::decode("06052b8104000a").unwrap();
-    let changes = [
-        (Attribute::Extractable(true), "CKA_EXTRACTABLE"),
-        (Attribute::Sensitive(false), "not CKA_SENSITIVE"),
-        (Attribute::Sign(false), "not CKA_SIGN"),
-        (Attribute::Derive(true), "CKA_DERIVE"),
-        (Attribute::Decrypt(true), "CKA_DECRYPT"),
-        (Attribute::Unwrap(true), "CKA_UNWRAP"),
-        (Attribute::EcParams(secp256k1), "1.3.132.0.10"),
-    ];
-    let made: Vec<Token> = (0..=changes.len())
-        .map(|number| hsm.token(&format!("hsm-{number}")))
-        .collect();
-    let (control, made) = made.split_first().unwrap();
-    let source = make_foreign(control, &[]);
-    signs(&*source.open(&tokens(control)).unwrap());
-    for (token, (change, expected)) in made.iter().zip(changes) {
-        let source = make_foreign(token, &[change]);
-        let error = refused(source.open(&tokens(token)));
-        let TokenError::KeyUnfit { why, .. } = &error else {
-            panic!("{expected}: {error}")
-        };
-        assert!(why.contains(expected), "{expected}: {error}");
-        assert!(!error.is_retriable());
-    }
-}
-
-#[test]
-fn of_two_keys_with_one_id_none_is_taken() {
-    let Some(hsm) = SoftHsm::alone("of_two_keys_with_one_id_none_is_taken") else {
-        return;
-    };
-    let token = hsm.token("hsm");
-    for _ in 0..2 {
-        make_foreign(&token, &[]);
-    }
-    let error = refused(foreign(&token).open(&tokens(&token)));
-    assert!(
-        matches!(error, TokenError::KeysAlike { count: 2, .. }),
-        "{error}"
-    );
-    foreign(&token).destroy(&tokens(&token)).unwrap();
-    assert!(token.private_keys().is_empty());
-}
-
 /// A broken HSM, or one whose public key was swapped: nothing that it signs goes out.
 #[test]
 fn a_signature_that_does_not_verify_never_leaves_the_signer() {
@@ -294,83 +193,6 @@ fn a_signature_that_does_not_verify_never_leaves_the_signer() {
     let error = refused(key.sign(b"message"));
     assert!(matches!(error, TokenError::BadSignature { .. }), "{error}");
     assert!(!error.is_retriable());
-}
-
-/// Counted by what must not happen: the PIN that was wrong becomes right, and is not tried.
-#[test]
-fn a_wrong_pin_costs_one_try_until_its_file_changes_also_after_a_restart() {
-    let test = "a_wrong_pin_costs_one_try_until_its_file_changes_also_after_a_restart";
-    let Some(hsm) = SoftHsm::alone(test) else {
-        return;
-    };
-    let token = hsm.token("hsm");
-    let source = made(&token, KeyAlgorithm::P256);
-    let wrong = "999999";
-    write_private(token.pin_file(), wrong);
-    let data = hsm.folder().join("data");
-    fs::create_dir(&data).unwrap();
-    let signer = || tokens(&token).remembering_in(&data);
-    let first = signer();
-    let error = refused(source.open(&first));
-    assert!(matches!(error, TokenError::PinRefused { .. }), "{error}");
-    assert!(!error.is_retriable() && !error.to_string().contains(wrong));
-    let change_pin = |from: &str, to: &str| {
-        let mut tool = Command::new("pkcs11-tool");
-        tool.args([
-            "--module",
-            MODULE,
-            "--token-label",
-            "hsm",
-            "--login",
-            "--pin",
-            from,
-        ]);
-        run(tool.args(["--change-pin", "--new-pin", to]));
-    };
-    change_pin(PIN, wrong);
-    // SoftHSM knows the new one when it is begun anew.
-    Pkcs11::new(MODULE).unwrap().finalize().unwrap();
-    for again in [first, signer()] {
-        let error = refused(source.open(&again));
-        assert!(
-            matches!(error, TokenError::PinRefusedBefore { .. }),
-            "{error}"
-        );
-        let error = refused(source.destroy(&again));
-        assert!(
-            matches!(error, TokenError::PinRefusedBefore { .. }),
-            "{error}"
-        );
-    }
-    let kept = fs::read_to_string(data.join("refused-pins.json")).unwrap();
-    assert!(!kept.contains(wrong), "{kept}");
-    write_private(token.pin_file(), wrong);
-    signs(&*source.open(&signer()).unwrap());
-    assert_eq!(
-        fs::read_to_string(data.join("refused-pins.json")).unwrap(),
-        "{}"
-    );
-}
-
-#[test]
-fn a_pin_in_a_file_that_others_can_read_or_that_is_not_there_reaches_no_token() {
-    let test = "a_pin_in_a_file_that_others_can_read_or_that_is_not_there_reaches_no_token";
-    let Some(hsm) = SoftHsm::alone(test) else {
-        return;
-    };
-    let token = hsm.token("hsm");
-    let source = made(&token, KeyAlgorithm::P256);
-    fs::set_permissions(token.pin_file(), fs::Permissions::from_mode(0o644)).unwrap();
-    let error = refused(source.open(&tokens(&token)));
-    assert!(error.remedy().starts_with("chmod 600 /"), "{error}");
-    fs::remove_file(token.pin_file()).unwrap();
-    let error = refused(source.open(&tokens(&token)));
-    assert!(matches!(error, TokenError::Pin(_)), "{error}");
-    let error = refused(plan(&settings(&token)));
-    assert!(
-        matches!(error, TokenError::Pin(_)),
-        "nothing is planned: {error}"
-    );
 }
 
 #[test]
@@ -558,73 +380,4 @@ fn the_first_ca_of_a_data_directory_has_its_key_in_the_token_whatever_an_earlier
     fs::create_dir_all(&half).unwrap();
     fs::write(half.join("key.json"), note.get(..20).unwrap()).unwrap();
     bootstrap::open_as(&cut, &settings, now).unwrap();
-}
-
-/// SoftHSM behind a socket, as in a pod beside the signer's.
-struct Server(Child);
-
-impl Server {
-    fn start(hsm: &SoftHsm) -> Self {
-        let socket = hsm.folder().join("p11-kit");
-        let _ = fs::remove_file(&socket);
-        let server = Command::new("p11-kit")
-            .args(["server", "--foreground", "--provider", MODULE, "--name"])
-            .arg(&socket)
-            .arg("pkcs11:")
-            // It has a process for each client.
-            .process_group(0)
-            .stdout(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
-        let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
-        while !socket.exists() {
-            assert!(std::time::Instant::now() < end, "p11-kit does not start");
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
-        Self(server)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let group = Pid::from_child(&self.0);
-        let _ = kill_process_group(group, Signal::KILL);
-        let _ = self.0.wait();
-    }
-}
-
-#[test]
-fn a_token_behind_a_socket_is_found_again_when_its_server_was_away() {
-    let Some(hsm) =
-        SoftHsm::alone("a_token_behind_a_socket_is_found_again_when_its_server_was_away")
-    else {
-        return;
-    };
-    let client = fs::read_dir("/usr/lib")
-        .unwrap()
-        .filter_map(|entry| Some(entry.ok()?.path().join("pkcs11/p11-kit-client.so")))
-        .find(|path| path.exists())
-        .expect("p11-kit-modules: scripts/setup test installs it");
-    let token = hsm.token("hsm");
-    let remote = TokenSettings {
-        module: client,
-        ..settings(&token)
-    };
-    let tokens = Tokens::new(vec![remote.clone()]);
-    let server = Server::start(&hsm);
-    let plan = plan(&remote).unwrap();
-    let source = plan.generate(KeyAlgorithm::P256, &tokens).unwrap();
-    let key = source.open(&tokens).unwrap();
-    signs(&*key);
-    drop(server);
-    let error = refused(key.sign(b"message"));
-    assert!(error.is_retriable(), "{error}");
-    let _server = Server::start(&hsm);
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    while let Err(error) = key.sign(b"message") {
-        assert!(error.is_retriable(), "{error}");
-        assert!(std::time::Instant::now() < end, "{error}");
-        std::thread::sleep(std::time::Duration::from_millis(200));
-    }
-    signs(&*key);
 }

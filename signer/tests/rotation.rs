@@ -11,6 +11,10 @@
 
 #[path = "rotation/clock.rs"]
 mod clock;
+#[path = "rotation/cut.rs"]
+mod cut;
+#[path = "rotation/leaf.rs"]
+mod leaf;
 #[path = "../../tests/src/softhsm.rs"]
 #[allow(
     dead_code,
@@ -21,12 +25,13 @@ mod softhsm;
 #[path = "rotation/world.rs"]
 mod world;
 
+use cut::Cut;
 use softhsm::{SoftHsm, Token};
 use touchstone_signer::ca::{
     lifecycle::{Root, State},
     record::Record,
 };
-use world::{Cut, World};
+use world::World;
 
 /// Until the second CA signs and the first one is gone, each leaf of the way authenticating all the time.
 async fn to_the_end(world: &mut World) {

@@ -1,18 +1,18 @@
 //! An embedded API behind TLS, a clock that is moved by hand, and a signer whose writes are counted, refused or its last.
 
-use crate::softhsm::{self, Token};
+use crate::{
+    cut::Cut,
+    leaf::Leaf,
+    softhsm::{self, Token},
+};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     ByteString,
-    api::{
-        authentication::v1::{SelfSubjectReview, UserInfo},
-        core::v1::Secret,
-    },
+    api::{authentication::v1::UserInfo, core::v1::Secret},
 };
 use kube::{
     Api, Client, Config,
     api::{DeleteParams, PostParams},
-    client::Body,
 };
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,7 @@ use std::{
     process::Command,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
 };
 use tempfile::TempDir;
@@ -30,11 +30,7 @@ use tokio_util::sync::CancellationToken;
 use touchstone_apiserver::{
     ADMINISTRATORS, ApiServer, CaKind, ClientCa, Config as ApiConfig, Nobody, SIGNER, ServerTls,
 };
-use touchstone_common::{
-    certificate::{Prepared, Profile, SerialNumber, Validity},
-    key::{KeyAlgorithm, SigningKey as _, SoftwareKey},
-    name::{GroupName, UserName},
-};
+use touchstone_common::key::{KeyAlgorithm, SoftwareKey};
 use touchstone_signer::{
     audit::{AuditLog, FILE_NAME},
     bundle::Bundle,
@@ -83,18 +79,6 @@ pub(crate) const MONTH: Settings = Settings {
     longest_leaf: Length::days(1),
 };
 
-/// Where the signer's process ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cut {
-    Never,
-    /// The API never hears of this write.
-    Before(u32),
-    /// The signer never hears what became of it.
-    After(u32),
-    /// Every third change is answered with 409.
-    ConflictFirst,
-}
-
 /// What someone does to the record.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Spoil {
@@ -134,14 +118,6 @@ impl Trust for Trusting {
             .collect();
         self.api.set_client_cas(&cas).map_err(|it| it.to_string())
     }
-}
-
-/// A leaf that somebody uses.
-struct Leaf {
-    pem: String,
-    key: SoftwareKey,
-    not_after: Timestamp,
-    ca: String,
 }
 
 pub(crate) struct World {
@@ -310,42 +286,9 @@ impl World {
         Rotation::open(self.client(cut), parts, audit, clock, metrics)
     }
 
-    /// The signer's client, which counts writes.
     fn client(&self, cut: Cut) -> Client {
         let inner = self.identified("touchstone-signer", SIGNER);
-        let writes = Arc::new(AtomicU32::new(0));
-        let (died, is_away) = (Arc::clone(&self.died), Arc::clone(&self.is_away));
-        let service = tower::service_fn(move |request: http::Request<Body>| {
-            let (inner, writes) = (inner.clone(), Arc::clone(&writes));
-            let (died, is_away) = (Arc::clone(&died), Arc::clone(&is_away));
-            async move {
-                if is_away.load(Ordering::SeqCst) {
-                    return Err("the API server is away".into());
-                }
-                // Events inform; nothing depends on them.
-                let is_write = !matches!(*request.method(), http::Method::GET)
-                    && !request.uri().path().contains("/events");
-                let is_put = *request.method() == http::Method::PUT;
-                let number = match is_write {
-                    true => writes.fetch_add(1, Ordering::SeqCst) + 1,
-                    false => 0,
-                };
-                if is_put && cut == Cut::ConflictFirst && number % 3 == 1 {
-                    return Ok(conflict());
-                }
-                if is_write && cut == Cut::Before(number) {
-                    died.notify_one();
-                    return std::future::pending().await;
-                }
-                let response = inner.send(request).await?;
-                if is_write && cut == Cut::After(number) {
-                    died.notify_one();
-                    return std::future::pending().await;
-                }
-                Ok::<_, tower::BoxError>(response)
-            }
-        });
-        Client::new(service, "default")
+        cut.client(inner, &self.died, &self.is_away)
     }
 
     fn identified(&self, user: &str, group: &str) -> Client {
@@ -418,7 +361,7 @@ impl World {
         for rotation in &self.rotations {
             let authority: Arc<Authority> = Arc::clone(&rotation.subscribe().borrow());
             if let Ok(signing) = authority.may_sign(now) {
-                self.leaves.push(leaf(&signing, now));
+                self.leaves.push(Leaf::of(&signing, now));
             }
         }
         self.leaves.retain(|leaf| leaf.not_after >= now);
@@ -428,25 +371,8 @@ impl World {
             checked.entry(&leaf.ca).or_insert(leaf);
         }
         for leaf in checked.into_values() {
-            self.authenticates(leaf).await;
+            leaf.authenticates(&self.endpoint).await;
         }
-    }
-
-    async fn authenticates(&self, leaf: &Leaf) {
-        use base64::{Engine as _, engine::general_purpose::STANDARD};
-        let key = leaf.key.to_pkcs8_pem().unwrap();
-        let credential = serde_json::json!({
-            "client-certificate-data": STANDARD.encode(&leaf.pem),
-            "client-key-data": STANDARD.encode(key.as_bytes()),
-        });
-        let mut config = self.endpoint.clone();
-        config.auth_info = serde_json::from_value(credential).unwrap();
-        let review = Api::<SelfSubjectReview>::all(Client::try_from(config).unwrap())
-            .create(&PostParams::default(), &SelfSubjectReview::default())
-            .await
-            .expect("a living leaf authenticates");
-        let user = review.status.unwrap().user_info.unwrap().username.unwrap();
-        assert_eq!(user, "alice");
     }
 
     /// Whether openssl believes the newest leaf, with no more than the trust bundle of the moment.
@@ -489,7 +415,7 @@ impl World {
         let living = self.leaves.iter().filter(|leaf| leaf.not_after >= now);
         assert!(living.clone().count() > 0, "somebody works");
         for leaf in living {
-            self.authenticates(leaf).await;
+            leaf.authenticates(&self.endpoint).await;
         }
     }
 
@@ -657,43 +583,4 @@ fn binding() -> Binding {
         cluster: "prod".into(),
         uid: "world".into(),
     }
-}
-
-fn leaf(signing: &touchstone_signer::ca::authority::Signing<'_>, now: Timestamp) -> Leaf {
-    let key = SoftwareKey::generate(KeyAlgorithm::P256).unwrap();
-    let user = UserName::parse("alice").unwrap();
-    let now = Timestamp::from_second(now.as_second()).unwrap();
-    let not_after = now.checked_add(signing.longest_leaf.as_duration()).unwrap();
-    let validity = Validity {
-        not_before: now,
-        not_after,
-    };
-    let profile = Profile::ClientLeaf {
-        user: &user,
-        groups: &[GroupName::parse("engineers").unwrap()],
-    };
-    let serial = SerialNumber::from_random([7; 16]);
-    let issuer = Some(signing.ca.certificate());
-    let prepared = Prepared::new(&profile, key.public_key(), validity, serial, issuer).unwrap();
-    let der = signing.ca.sign(prepared).unwrap();
-    Leaf {
-        pem: signing.ca.chain(&der),
-        key,
-        not_after,
-        ca: signing.ca.fingerprint().to_owned(),
-    }
-}
-
-fn conflict() -> http::Response<Body> {
-    let status = serde_json::json!({
-        "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Conflict",
-        "message": "somebody else was faster", "code": 409,
-    });
-    let mut response = http::Response::new(Body::from(status.to_string().into_bytes()));
-    *response.status_mut() = http::StatusCode::CONFLICT;
-    response.headers_mut().insert(
-        "content-type",
-        http::HeaderValue::from_static("application/json"),
-    );
-    response
 }

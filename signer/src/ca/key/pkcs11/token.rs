@@ -250,6 +250,10 @@ pub(super) fn is_lost(error: &TokenError) -> bool {
 }
 
 impl Connection {
+    pub(super) fn label(&self) -> &str {
+        &self.label
+    }
+
     /// Works in the session; nobody ends the module meanwhile.
     pub(super) fn run<T>(
         &self,
@@ -264,12 +268,6 @@ impl Connection {
                 code: Code::Value(RvError::SessionClosed),
             }),
         }
-    }
-}
-
-impl Connection {
-    pub(super) fn label(&self) -> &str {
-        &self.label
     }
 }
 
