@@ -3,10 +3,13 @@
 pub mod card_key;
 pub mod child;
 pub mod cluster;
+pub mod colleagues;
 pub mod engineer;
 pub mod fault_proxy;
+pub mod openssl;
 pub mod pcscd;
 pub mod policy;
+pub mod port;
 pub mod pty;
 pub mod softhsm;
 pub mod upstream;

@@ -2,15 +2,12 @@
 //! real control plane: the embedded API has rules of its own.
 
 use serde_json::{Value, json};
-use std::{
-    fs,
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{fs, path::Path};
 use touchstone_tests::{
     card_key::CardKey,
     cluster::{Cluster, Setup, kubectl, request},
     engineer::Ran,
+    openssl,
     policy::{GRANTED, MANUAL, policy},
 };
 
@@ -188,28 +185,8 @@ fn nobody_but_the_signer_approves_denies_or_signs_whatever_rbac_says() {
     }
     // A certificate of an attacker's own CA, and no certificate but the word that there will be none.
     let planted = world.cluster.dir().join("planted.pem");
-    let openssl = [
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-    ];
-    let made = Command::new("openssl")
-        .args(openssl)
-        .args([
-            "-subj",
-            "/CN=root/O=system:masters",
-            "-keyout",
-            "/dev/null",
-            "-out",
-        ])
-        .arg(&planted)
-        .stderr(Stdio::null())
-        .status();
-    assert!(made.expect("run openssl").success());
+    let key = world.cluster.dir().join("planted.key");
+    openssl::self_signed(&key, &planted, "/CN=root/O=system:masters", &[]);
     let replace = |user: &str, subresource: &str, change: &dyn Fn(&mut Value)| {
         let mut changed = world.read(&name);
         change(&mut changed);

@@ -8,15 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 use touchstone_tests::{
-    cluster::{Cluster, Setup},
+    cluster::Cluster,
+    colleagues::{self, ALICE, BOB},
     engineer::{Engineer, Ran},
-    pcscd::Options,
-    policy::{MANUAL, policy},
+    policy::MANUAL,
     pty::Session,
 };
 
-const ALICE: &str = "alice@example.com";
-const BOB: &str = "bob@example.com";
 const OTHER: i32 = 1;
 const DENIED: i32 = 7;
 const WAITING: i32 = 8;
@@ -35,37 +33,16 @@ impl Setting {
     }
 
     fn with_policy(change: impl FnOnce(String) -> String) -> Self {
-        let [alice, bob] = [(ALICE, 12_345_678), (BOB, 23_456_789)].map(|(user, serial)| {
-            let options = Options {
-                serial,
-                ..Options::default()
-            };
-            let engineer = Engineer::new(user, &options);
-            engineer.set_up();
-            engineer.generate(&[]);
-            engineer
-        });
-        let users = [alice.enrolment("payments"), bob.enrolment("billing")];
-        let cluster = Cluster::start(&Setup {
-            policy: change(policy(&users)),
-            attestation_roots: vec![alice.attestation_root(), bob.attestation_root()],
-        });
-        let setting = Self {
+        let (alice, bob, cluster) = colleagues::with_policy(change);
+        Self {
             alice,
             bob,
             cluster,
-        };
-        setting.configure();
-        setting
+        }
     }
 
     fn configure(&self) {
-        self.alice.configure(&self.cluster);
-        let root = self.alice.attestation_root().display().to_string();
-        let mut arguments = vec!["config".to_owned(), "set-cluster".into(), "demo".into()];
-        arguments.extend(self.cluster.client_arguments(BOB));
-        arguments.extend(["--user", BOB, "--attestation-root", &root].map(str::to_owned));
-        self.bob.run(arguments).succeeded();
+        colleagues::configure(&self.alice, &self.bob, &self.cluster);
     }
 
     /// alice asks and does not wait; the request's name.

@@ -3,14 +3,12 @@
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use touchstone_tests::{
-    cluster::{Cluster, Setup},
+    cluster::Cluster,
+    colleagues::{self, ALICE, BOB},
     engineer::{Engineer, Ran},
-    pcscd::Options,
-    policy::{GRANTED, OF_ANOTHER_TEAM, policy},
+    policy::{GRANTED, OF_ANOTHER_TEAM},
 };
 
-const ALICE: &str = "alice@example.com";
-const BOB: &str = "bob@example.com";
 const OTHER: i32 = 1;
 const USAGE: i32 = 2;
 const REFUSED: i32 = 9;
@@ -56,26 +54,7 @@ impl Setting {
     }
 
     fn with_policy(change: impl FnOnce(String) -> String) -> Self {
-        let [alice, bob] = [(ALICE, 12_345_678), (BOB, 23_456_789)].map(|(user, serial)| {
-            let options = Options {
-                serial,
-                ..Options::default()
-            };
-            let engineer = Engineer::new(user, &options);
-            engineer.set_up();
-            engineer.generate(&[]);
-            engineer
-        });
-        let users = [alice.enrolment("payments"), bob.enrolment("billing")];
-        let cluster = Cluster::start(&Setup {
-            policy: change(policy(&users)),
-            attestation_roots: vec![alice.attestation_root(), bob.attestation_root()],
-        });
-        alice.configure(&cluster);
-        let mut arguments = vec!["config".to_owned(), "set-cluster".into(), "demo".into()];
-        arguments.extend(cluster.client_arguments(BOB));
-        arguments.extend(["--user", BOB].map(str::to_owned));
-        bob.run(arguments).succeeded();
+        let (alice, bob, cluster) = colleagues::with_policy(change);
         Self {
             alice,
             bob,

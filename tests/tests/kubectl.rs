@@ -189,7 +189,9 @@ fn an_issued_request_is_described_and_its_grant_and_event_are_listed() {
         .collect();
     assert_eq!(
         heading,
-        ["NAME", "USER", "GROUPS", "PHASE", "RULE", "EXPIRES", "AGE"]
+        [
+            "NAME", "USER", "GROUPS", "PHASE", "RULE", "EXPIRES", "REVOKED", "AGE"
+        ]
     );
     assert!(
         a_line_has(&grants, &[USER, GRANTED, "Issued", "payments on call"]),

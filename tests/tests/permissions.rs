@@ -17,14 +17,12 @@ use std::{
 };
 use touchstone_tests::{
     child::{Running, program},
-    cluster::{Cluster, Setup, kubectl},
+    cluster::{Cluster, kubectl},
+    colleagues::{self, ALICE, BOB},
     engineer::{Engineer, Ran},
-    pcscd::Options,
-    policy::{GRANTED, MANUAL, OF_ANOTHER_TEAM, policy},
+    policy::{GRANTED, MANUAL, OF_ANOTHER_TEAM},
 };
 
-const ALICE: &str = "alice@example.com";
-const BOB: &str = "bob@example.com";
 const SIGNER: &str = "system:serviceaccount:touchstone:touchstone-signer";
 const BUNDLE_SYNC: &str = "touchstone-bundle-sync";
 const DENIED: i32 = 7;
@@ -41,29 +39,10 @@ struct World {
 impl World {
     /// Nothing where the API is embedded.
     fn start() -> Option<Self> {
-        let [alice, bob] = [(ALICE, 12_345_678), (BOB, 23_456_789)].map(|(user, serial)| {
-            let options = Options {
-                serial,
-                ..Options::default()
-            };
-            let engineer = Engineer::new(user, &options);
-            engineer.set_up();
-            engineer.generate(&[]);
-            engineer
-        });
-        let cluster = Cluster::start(&Setup {
-            policy: policy(&[alice.enrolment("payments"), bob.enrolment("billing")]),
-            attestation_roots: vec![alice.attestation_root(), bob.attestation_root()],
-        });
+        let (alice, bob, cluster) = colleagues::with_policy(|policy| policy);
         if cluster.is_embedded() {
             return None;
         }
-        alice.configure(&cluster);
-        let root = alice.attestation_root().display().to_string();
-        let mut arguments = vec!["config".to_owned(), "set-cluster".into(), "demo".into()];
-        arguments.extend(cluster.client_arguments(BOB));
-        arguments.extend(["--user", BOB, "--attestation-root", &root].map(str::to_owned));
-        bob.run(arguments).succeeded();
         Some(Self {
             alice,
             bob,

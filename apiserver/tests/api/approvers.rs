@@ -10,6 +10,7 @@ use crate::support::{
 
 const PASS: (&str, &str) = ("authorization", "Bearer carol.pass.x");
 const MERGE: (&str, &str) = ("content-type", "application/merge-patch+json");
+const GRANTS: &str = "/apis/touchstone.dev/v1/grants";
 
 fn metadata(answer: &Answer, field: &str) -> String {
     answer.json()["metadata"][field]
@@ -54,6 +55,8 @@ async fn a_pass_lists_what_waits_for_the_signer_and_nothing_else() {
     let watch = format!("{REQUESTS}?watch=1&timeoutSeconds=1");
     let answer = nobody.ask("GET", &watch, &[PASS], "").await;
     assert_eq!((answer.code, answer.text.lines().count()), (200, 1));
+    // Who has access is theirs to know.
+    assert_eq!(nobody.ask("GET", GRANTS, &[PASS], "").await.code, 200);
     for (method, path) in [
         ("GET", format!("{REQUESTS}/{other}")),
         ("GET", format!("{REQUESTS}/nothing")),
@@ -69,6 +72,12 @@ async fn a_pass_lists_what_waits_for_the_signer_and_nothing_else() {
         ("POST", REVIEW.to_owned()),
         ("GET", "/apis".to_owned()),
         ("GET", "/api/v1/secrets".to_owned()),
+        ("POST", GRANTS.to_owned()),
+        ("PUT", format!("{GRANTS}/nothing")),
+        ("PATCH", format!("{GRANTS}/nothing")),
+        ("PATCH", format!("{GRANTS}/nothing/status")),
+        ("DELETE", format!("{GRANTS}/nothing")),
+        ("DELETE", GRANTS.to_owned()),
     ] {
         let headers: &[_] = if method == "PATCH" {
             &[PASS, MERGE]

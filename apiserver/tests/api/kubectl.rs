@@ -201,7 +201,9 @@ async fn an_administrator_works_on_the_other_kinds_with_kubectl() {
         .collect();
     assert_eq!(
         lines[0],
-        ["NAME", "USER", "GROUPS", "PHASE", "RULE", "EXPIRES", "REVOKED", "AGE"]
+        [
+            "NAME", "USER", "GROUPS", "PHASE", "RULE", "EXPIRES", "REVOKED", "AGE"
+        ]
     );
     assert_eq!(lines[1][..3], ["g", "alice", "oncall,jit:x"]);
     kubectl.ok(&["create", "namespace", "x"]).await;

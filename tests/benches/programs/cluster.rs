@@ -34,6 +34,7 @@ use touchstone_tests::{
     card_key::CardKey,
     child::Running,
     cluster::{Cluster, Setup},
+    openssl,
     policy::{GRANTED, policy},
 };
 
@@ -410,31 +411,12 @@ fn controller_manager() -> Option<PathBuf> {
 /// Its signing controller alone, with a CA of its own.
 fn start_controller_manager(program: &Path, cluster: &Cluster, qps: Option<u32>) -> Running {
     let [key, certificate] = ["kcm-ca.key", "kcm-ca.crt"].map(|name| cluster.dir().join(name));
-    let made = Command::new("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-        ])
-        .args([
-            "-days",
-            "30",
-            "-subj",
-            "/CN=kcm",
-            "-addext",
-            "keyUsage=critical,keyCertSign",
-        ])
-        .arg("-keyout")
-        .arg(&key)
-        .arg("-out")
-        .arg(&certificate)
-        .output()
-        .expect("run openssl");
-    assert!(made.status.success(), "make a CA");
+    openssl::self_signed(
+        &key,
+        &certificate,
+        "/CN=kcm",
+        &["keyUsage=critical,keyCertSign"],
+    );
     let mut command = Command::new(program);
     command
         .arg("--kubeconfig")

@@ -1,12 +1,10 @@
 //! A real etcd and kube-apiserver on loopback, as the envtest convention has them, and the signer beside them.
 
 use super::{CA_SETTINGS, Cluster, Files, START_LIMIT, Setup, kubectl, signer_program};
-use crate::child::Running;
+use crate::{child::Running, port};
 use serde_json::{Value, json};
 use std::{
     fs,
-    hash::{BuildHasher as _, Hasher as _, RandomState},
-    net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -263,8 +261,8 @@ fn start_control_plane(assets: &Path, dir: &Path, client_ca: &Path) -> ControlPl
 
     let [private, public] = service_account_keys(dir);
 
-    let etcd_client = free_port();
-    let etcd_peer = free_port();
+    let etcd_client = port::free();
+    let etcd_peer = port::free();
     let etcd_url = format!("http://127.0.0.1:{etcd_client}");
     let peer_url = format!("http://127.0.0.1:{etcd_peer}");
     let mut etcd = Running::start(
@@ -292,7 +290,7 @@ fn start_control_plane(assets: &Path, dir: &Path, client_ca: &Path) -> ControlPl
         std::net::TcpStream::connect(("127.0.0.1", etcd_client)).is_ok()
     });
 
-    let port = free_port();
+    let port = port::free();
     let server = format!("https://127.0.0.1:{port}");
     let mut apiserver = Running::start(
         "kube-apiserver",
@@ -396,18 +394,4 @@ fn service_account_keys(dir: &Path) -> [PathBuf; 2] {
             .arg(public),
     );
     pair
-}
-
-/// A port that was free a moment ago: etcd and kube-apiserver cannot tell which port 0 became. It is none of those that the
-/// system gives to clients (from 32768 on): one of them could take it in between.
-fn free_port() -> u16 {
-    const FIRST: u16 = 15_000;
-    const MANY: u64 = 17_000;
-    loop {
-        let random = RandomState::new().build_hasher().finish() % MANY;
-        let port = FIRST + u16::try_from(random).unwrap_or_default();
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
 }

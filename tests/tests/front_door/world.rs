@@ -3,7 +3,6 @@
 use serde_json::Value;
 use std::{
     fs::{self, Permissions},
-    net::TcpListener,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
@@ -13,7 +12,9 @@ use touchstone_tests::{
     child::{Running, program},
     cluster::{Cluster, Setup},
     engineer::{Engineer, Ran},
+    openssl,
     policy::policy,
+    port,
 };
 
 /// Where requests are.
@@ -64,7 +65,7 @@ impl World {
             cluster.kill_signer();
         }
         make_certificate(&front(&cluster), "tls");
-        let metrics = free_port();
+        let metrics = port::free();
         let ready = cluster.dir().join("front/ready.json");
         let mut command = command(&cluster, &attestation_roots);
         command
@@ -258,35 +259,10 @@ fn command(cluster: &Cluster, attestation_roots: &[PathBuf]) -> Command {
 /// A self-signed certificate for loopback, and its key, 0600.
 fn make_certificate(dir: &Path, name: &str) {
     let [key, certificate] = ["key", "crt"].map(|kind| dir.join(format!("{name}.{kind}")));
-    let mut openssl = Command::new("openssl");
-    openssl
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-        ])
-        .args(["-days", "30", "-subj", "/CN=front"])
-        .args([
-            "-addext",
-            "subjectAltName=IP:127.0.0.1",
-            "-addext",
-            "basicConstraints=critical,CA:FALSE",
-        ])
-        .arg("-keyout")
-        .arg(&key)
-        .arg("-out")
-        .arg(&certificate);
-    Ran::of(&mut openssl).succeeded();
+    let extensions = [
+        "subjectAltName=IP:127.0.0.1",
+        "basicConstraints=critical,CA:FALSE",
+    ];
+    openssl::self_signed(&key, &certificate, "/CN=front", &extensions);
     fs::set_permissions(key, Permissions::from_mode(0o600)).expect("change the mode");
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .expect("find a free port")
-        .port()
 }

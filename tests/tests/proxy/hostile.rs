@@ -8,33 +8,25 @@ use crate::{
 use std::{
     fs,
     os::unix::{fs::PermissionsExt as _, fs::symlink, net::UnixListener},
+    path::Path,
     sync::atomic::Ordering,
 };
-use touchstone_tests::engineer::{Ran, is_private};
+use touchstone_tests::{
+    engineer::{Ran, is_private},
+    openssl,
+};
 
 /// A certificate and key that openssl made, of the subject that the proxy's own clients have.
 fn foreign(setting: &Setting) -> (String, String) {
-    let [certificate, key] = ["foreign.pem", "foreign.key"].map(|n| setting.engineer.path_text(n));
-    let mut openssl = std::process::Command::new("openssl");
-    openssl.args([
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-    ]);
-    openssl.args([
-        "-nodes",
-        "-days",
-        "1",
-        "-subj",
-        "/CN=touchstone loopback client",
-    ]);
-    openssl.args(["-addext", "extendedKeyUsage=clientAuth"]);
-    openssl.args(["-keyout", &key, "-out", &certificate]);
-    Ran::of(&mut openssl).succeeded();
-    let read = |path: &str| fs::read_to_string(path).expect("openssl wrote it");
+    let [certificate, key] = ["foreign.pem", "foreign.key"].map(|n| setting.engineer.file(n));
+    let subject = "/CN=touchstone loopback client";
+    openssl::self_signed(
+        &key,
+        &certificate,
+        subject,
+        &["extendedKeyUsage=clientAuth"],
+    );
+    let read = |path: &Path| fs::read_to_string(path).expect("openssl wrote it");
     (read(&certificate), read(&key))
 }
 

@@ -8,7 +8,10 @@ use std::{
     process::Command,
     thread,
 };
-use touchstone_tests::engineer::{Engineer, Ran};
+use touchstone_tests::{
+    engineer::{Engineer, Ran},
+    openssl,
+};
 
 const THEIRS: &str = "\
 # the team's
@@ -29,24 +32,7 @@ fn engineer(clusters: &[&str]) -> Engineer {
     let engineer = Engineer::without_card(USER);
     let key = engineer.file("ca.key");
     let ca = engineer.file("ca.pem");
-    let mut openssl = Command::new("openssl");
-    openssl.args([
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-    ]);
-    openssl.args([
-        "-nodes",
-        "-subj",
-        "/CN=test",
-        "-addext",
-        "keyUsage=critical,keyCertSign",
-    ]);
-    openssl.arg("-keyout").arg(&key).arg("-out").arg(&ca);
-    Ran::of(&mut openssl).succeeded();
+    openssl::self_signed(&key, &ca, "/CN=test", &["keyUsage=critical,keyCertSign"]);
     let ca = engineer.path_text("ca.pem");
     for cluster in clusters {
         let set = [
