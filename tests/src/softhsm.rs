@@ -53,28 +53,12 @@ impl SoftHsm {
     /// When the test fails there, or is not called `test`.
     #[must_use]
     pub fn alone(test: &str) -> Option<Self> {
-        if let Some(folder) = env::var_os(FOLDER) {
-            let folder = folder.into();
-            return Some(Self { folder });
-        }
-        let folder = TempDir::new().expect("make a temporary folder");
-        let tokens = folder.path().join("tokens");
-        fs::create_dir(&tokens).expect("make a folder for tokens");
-        let configuration = folder.path().join("softhsm2.conf");
-        let text = format!(
-            "directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n",
-            tokens.display()
-        );
-        fs::write(&configuration, text).expect("write SoftHSM's configuration");
-        let output = Command::new(env::current_exe().expect("the path of this test"))
+        let (mut again, _folder) = match Self::own() {
+            Ok(own) => return Some(own),
+            Err(again) => again,
+        };
+        let output = again
             .args(["--exact", test, "--nocapture"])
-            .env(CONFIGURATION, &configuration)
-            .env(FOLDER, folder.path())
-            // Where a remote module finds its server.
-            .env(
-                "P11_KIT_SERVER_ADDRESS",
-                format!("unix:path={}/p11-kit", folder.path().display()),
-            )
             .output()
             .expect("run this test again");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -85,6 +69,49 @@ impl SoftHsm {
             output.status
         );
         None
+    }
+
+    /// As [`SoftHsm::alone`], for a program that is no test: it runs once more.
+    ///
+    /// # Panics
+    /// When it fails there.
+    #[must_use]
+    pub fn alone_again() -> Option<Self> {
+        let (mut again, _folder) = match Self::own() {
+            Ok(own) => return Some(own),
+            Err(again) => again,
+        };
+        let status = again.args(env::args_os().skip(1)).status();
+        let status = status.expect("run this program again");
+        assert!(status.success(), "{status}");
+        None
+    }
+
+    /// The SoftHSM of this process, or the same program in one that has its own, and its folder.
+    fn own() -> Result<Self, (Command, TempDir)> {
+        if let Some(folder) = env::var_os(FOLDER) {
+            let folder = folder.into();
+            return Ok(Self { folder });
+        }
+        let folder = TempDir::new().expect("make a temporary folder");
+        let tokens = folder.path().join("tokens");
+        fs::create_dir(&tokens).expect("make a folder for tokens");
+        let configuration = folder.path().join("softhsm2.conf");
+        let text = format!(
+            "directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n",
+            tokens.display()
+        );
+        fs::write(&configuration, text).expect("write SoftHSM's configuration");
+        let mut again = Command::new(env::current_exe().expect("the path of this program"));
+        again
+            .env(CONFIGURATION, &configuration)
+            .env(FOLDER, folder.path())
+            // Where a remote module finds its server.
+            .env(
+                "P11_KIT_SERVER_ADDRESS",
+                format!("unix:path={}/p11-kit", folder.path().display()),
+            );
+        Err((again, folder))
     }
 
     /// Its folder, which goes when the test is over.
