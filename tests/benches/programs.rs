@@ -1,6 +1,6 @@
 //! What the programs themselves cost, as they are released and on real parts. See `docs/benchmarks.md`.
 //!
-//! `cargo bench --bench programs -- [start] [issuing] [login] [proxy] [cluster]`; all of them without a name.
+//! `cargo bench --bench programs -- [start] [past] [issuing] [rotation] [login] [proxy] [cluster]`; all of them without a name.
 
 #![expect(
     clippy::expect_used,
@@ -16,8 +16,12 @@ mod cluster;
 mod issuing;
 #[path = "programs/login.rs"]
 mod login;
+#[path = "programs/past.rs"]
+mod past;
 #[path = "programs/proxy.rs"]
 mod proxy;
+#[path = "programs/rotation.rs"]
+mod rotation;
 #[path = "programs/start.rs"]
 mod start;
 mod support;
@@ -26,9 +30,11 @@ fn main() {
     if login::is_card_process() {
         return login::run();
     }
-    let all: [(&str, fn()); 5] = [
+    let all: [(&str, fn()); 7] = [
         ("start", start::run),
+        ("past", past::run),
         ("issuing", issuing::run),
+        ("rotation", rotation::run),
         ("login", login::run),
         ("proxy", proxy::run),
         ("cluster", cluster::run),

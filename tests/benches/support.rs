@@ -93,12 +93,21 @@ pub(crate) fn ratio(one: Duration, other: Duration) -> String {
 
 /// The memory of a process that is in RAM, in MiB.
 pub(crate) fn resident_mib(process: u32) -> f64 {
+    memory_mib(process, "VmRSS:")
+}
+
+/// The most memory of a process that was in RAM so far, in MiB.
+pub(crate) fn peak_mib(process: u32) -> f64 {
+    memory_mib(process, "VmHWM:")
+}
+
+fn memory_mib(process: u32, field: &str) -> f64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).expect("the process runs");
     let kib: f64 = status
         .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .find_map(|line| line.strip_prefix(field))
         .and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok())
-        .expect("Linux says VmRSS in kB");
+        .expect("Linux says it in kB");
     kib / 1024.0
 }
 

@@ -31,21 +31,31 @@ const BLOCK_IN_FLIGHT: usize = 10;
 /// grant, audit record, approval, certificate.
 const SYNCS: u32 = 5;
 
-pub(crate) fn run() {
+/// A standalone whose policy has one key enrolled, and that key.
+pub(crate) fn world(ca_settings: Option<&str>) -> (Cluster, CardKey) {
     let key = CardKey::generate(SERIAL);
     let dir = tempfile::tempdir().expect("a temporary folder");
     let root = dir.path().join("attestation-root.pem");
     fs::write(&root, key.attestation_root()).expect("write the root");
     let enrolment =
         format!("- {{ name: {USER}, teams: [payments], keys: [ {{ serial: {SERIAL} }} ] }}\n");
-    let cluster = Cluster::start(&Setup {
+    let setup = Setup {
         policy: policy(&[enrolment]),
+        // Read again at each start.
         attestation_roots: vec![root],
-    });
+    };
+    let cluster = Cluster::start_with_ca(&setup, ca_settings);
     assert!(
         cluster.is_embedded(),
         "KUBEBUILDER_ASSETS is set: this measures the embedded API"
     );
+    // It goes with the process that measures.
+    let _ = dir.keep();
+    (cluster, key)
+}
+
+pub(crate) fn run() {
+    let (cluster, key) = world(None);
     let signer = cluster.signer_id().expect("the signer runs");
     let idle = resident_mib(signer);
     figure(
@@ -53,7 +63,7 @@ pub(crate) fn run() {
         &format!("{idle:.1} MiB"),
         "",
     );
-    let one_sync = sync_time(dir.path());
+    let one_sync = sync_time(cluster.dir());
     figure(
         "issuing: one fdatasync of 4 KiB here, p50",
         &ms(one_sync),
@@ -143,14 +153,14 @@ pub(crate) fn run() {
     );
 }
 
-struct Done {
-    durations: Durations,
+pub(crate) struct Done {
+    pub(crate) durations: Durations,
     turned_away: usize,
-    wall: Duration,
+    pub(crate) wall: Duration,
 }
 
 /// So many requests, so many of them at once. They are signed before the clock starts.
-async fn burst(files: &Files, key: &CardKey, count: usize, in_flight: usize) -> Done {
+pub(crate) async fn burst(files: &Files, key: &CardKey, count: usize, in_flight: usize) -> Done {
     let now = jiff::Timestamp::now();
     let requests = (0..count).map(|_| {
         let mut token = [0; 32];
