@@ -3,6 +3,7 @@
 
 #![expect(
     clippy::expect_used,
+    clippy::print_stdout,
     reason = "a benchmark that is broken ends, and one that is not prints"
 )]
 

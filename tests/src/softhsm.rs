@@ -45,6 +45,14 @@ pub struct ShownKey {
     pub usage: String,
 }
 
+/// Whether this process has a SoftHSM of its own.
+enum Own {
+    /// It has this one.
+    Here(SoftHsm),
+    /// The same program has, run by this command, while the folder lives.
+    Elsewhere(Command, TempDir),
+}
+
 impl SoftHsm {
     /// A SoftHSM of this test's own. It takes its place from the environment, so the test runs once more in a process of
     /// its own, which gets it; here there is nothing left to do.
@@ -54,8 +62,8 @@ impl SoftHsm {
     #[must_use]
     pub fn alone(test: &str) -> Option<Self> {
         let (mut again, _folder) = match Self::own() {
-            Ok(own) => return Some(own),
-            Err(again) => again,
+            Own::Here(own) => return Some(own),
+            Own::Elsewhere(again, folder) => (again, folder),
         };
         let output = again
             .args(["--exact", test, "--nocapture"])
@@ -78,8 +86,8 @@ impl SoftHsm {
     #[must_use]
     pub fn alone_again() -> Option<Self> {
         let (mut again, _folder) = match Self::own() {
-            Ok(own) => return Some(own),
-            Err(again) => again,
+            Own::Here(own) => return Some(own),
+            Own::Elsewhere(again, folder) => (again, folder),
         };
         let status = again.args(env::args_os().skip(1)).status();
         let status = status.expect("run this program again");
@@ -88,10 +96,10 @@ impl SoftHsm {
     }
 
     /// The SoftHSM of this process, or the same program in one that has its own, and its folder.
-    fn own() -> Result<Self, (Command, TempDir)> {
+    fn own() -> Own {
         if let Some(folder) = env::var_os(FOLDER) {
             let folder = folder.into();
-            return Ok(Self { folder });
+            return Own::Here(Self { folder });
         }
         let folder = TempDir::new().expect("make a temporary folder");
         let tokens = folder.path().join("tokens");
@@ -111,7 +119,7 @@ impl SoftHsm {
                 "P11_KIT_SERVER_ADDRESS",
                 format!("unix:path={}/p11-kit", folder.path().display()),
             );
-        Err((again, folder))
+        Own::Elsewhere(again, folder)
     }
 
     /// Its folder, which goes when the test is over.
