@@ -36,6 +36,26 @@ pub struct Setup {
     pub attestation_roots: Vec<PathBuf>,
 }
 
+impl Setup {
+    /// The same with copies of the attestation roots: the signer reads them at each start, when their folder may be gone.
+    fn with_roots_in(&self, folder: &Path) -> Self {
+        let copy = |(number, root): (usize, &PathBuf)| {
+            let kept = folder.join(format!("attestation-root-{number}.pem"));
+            fs::copy(root, &kept).expect("copy an attestation root");
+            kept
+        };
+        Self {
+            policy: self.policy.clone(),
+            attestation_roots: self
+                .attestation_roots
+                .iter()
+                .enumerate()
+                .map(copy)
+                .collect(),
+        }
+    }
+}
+
 /// A running API server and signer.
 #[derive(Debug)]
 pub struct Cluster {
@@ -91,9 +111,10 @@ impl Cluster {
         if let Some(settings) = ca_settings {
             fs::write(dir.path().join(CA_SETTINGS), settings).expect("write the CA settings");
         }
+        let setup = setup.with_roots_in(dir.path());
         match std::env::var_os("KUBEBUILDER_ASSETS").filter(|path| !path.is_empty()) {
-            Some(assets) => envtest::start(Path::new(&assets), dir, policy, setup.clone()),
-            None => embedded::start(dir, policy, setup.clone()),
+            Some(assets) => envtest::start(Path::new(&assets), dir, policy, setup),
+            None => embedded::start(dir, policy, setup),
         }
     }
 

@@ -59,9 +59,6 @@ fn cluster_with_key() -> (CardKey, Cluster) {
         policy: policy(&[user]),
         attestation_roots: vec![root],
     });
-    // The signer reads roots at its start, and is started again in these suites.
-    let kept = roots.keep();
-    let _ = kept;
     (key, cluster)
 }
 

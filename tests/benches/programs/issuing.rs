@@ -41,7 +41,6 @@ pub(crate) fn world(ca_settings: Option<&str>) -> (Cluster, CardKey) {
         format!("- {{ name: {USER}, teams: [payments], keys: [ {{ serial: {SERIAL} }} ] }}\n");
     let setup = Setup {
         policy: policy(&[enrolment]),
-        // Read again at each start.
         attestation_roots: vec![root],
     };
     let cluster = Cluster::start_with_ca(&setup, ca_settings);
@@ -49,8 +48,6 @@ pub(crate) fn world(ca_settings: Option<&str>) -> (Cluster, CardKey) {
         cluster.is_embedded(),
         "KUBEBUILDER_ASSETS is set: this measures the embedded API"
     );
-    // It goes with the process that measures.
-    let _ = dir.keep();
     (cluster, key)
 }
 
