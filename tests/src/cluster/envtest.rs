@@ -152,11 +152,13 @@ fn deployed(path: &str) -> PathBuf {
 
 pub(super) fn start(assets: &Path, dir: TempDir, policy: PathBuf, setup: Setup) -> Cluster {
     let data = dir.path().join("data");
-    let output = signer_program()
-        .args(["ca", "init", "--data"])
-        .arg(&data)
-        .output()
-        .expect("run the signer");
+    let mut init = signer_program();
+    init.args(["ca", "init", "--data"]).arg(&data);
+    let ca_settings = dir.path().join(CA_SETTINGS);
+    if ca_settings.exists() {
+        init.arg("--ca-settings").arg(&ca_settings);
+    }
+    let output = init.output().expect("run the signer");
     assert!(
         output.status.success(),
         "make the CA: {}",
