@@ -3,6 +3,9 @@
 
 #[path = "permissions/audit.rs"]
 mod audit;
+#[expect(dead_code, reason = "that suite asks more of it")]
+#[path = "front_door/world.rs"]
+mod front_door;
 #[path = "permissions/role.rs"]
 mod role;
 
@@ -20,12 +23,17 @@ use touchstone_tests::{
     cluster::{Cluster, kubectl},
     colleagues::{self, ALICE, BOB},
     engineer::{Engineer, Ran},
+    pcscd::Options,
     policy::{GRANTED, MANUAL, OF_ANOTHER_TEAM},
 };
 
 const SIGNER: &str = "system:serviceaccount:touchstone:touchstone-signer";
 const BUNDLE_SYNC: &str = "touchstone-bundle-sync";
+/// What the front door's component names its role and binding.
+const FRONT_DOOR: &str = "touchstone-front";
+const REQUESTS: &str = "certificatesigningrequests";
 const DENIED: i32 = 7;
+const REFUSED: i32 = 9;
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -86,7 +94,7 @@ impl World {
     /// alice asks while a binding is away, until the signer was refused what it binds; the request's name. Its status is as
     /// it was then.
     fn refused_without(&self, binding: &str, subresource: &str) -> (String, Value) {
-        let resource = format!("certificatesigningrequests/{subresource}");
+        let resource = format!("{REQUESTS}/{subresource}");
         let mut kept = self.json(&["get", "clusterrolebinding", binding]);
         kept["metadata"] = json!({ "name": binding });
         self.cluster
@@ -133,7 +141,7 @@ impl World {
         let mut watch = self.bob.touchstone(["requests", "--watch"]);
         let mut watch = Running::start("touchstone requests --watch", &mut watch, &log);
         watch.wait_until(PATIENCE, "a watch", || {
-            self.called(BOB, "watch", "certificatesigningrequests", 200)
+            self.called(BOB, "watch", REQUESTS, 200)
         });
         let pin = self.bob.path_text("pin");
         self.bob
@@ -261,6 +269,49 @@ fn every_right_that_is_deployed_is_used_and_nothing_is_refused() {
         unused.is_empty(),
         "needless, or not tried here: {unused:#?}"
     );
+}
+
+#[test]
+fn the_front_door_has_the_one_right_that_it_needs_and_nothing_is_refused() {
+    let alice = Engineer::new(ALICE, &Options::default());
+    alice.set_up();
+    alice.generate(&[]);
+    let world = front_door::World::start(&alice);
+    let cluster = &world.cluster;
+    let Some(log) = cluster.api_audit_log() else {
+        return;
+    };
+    alice.login(GRANTED).succeeded();
+    let calls = audit::read(&log);
+    let refused: Vec<_> = calls
+        .iter()
+        .filter(|it| it.user == SIGNER && it.code == 403)
+        .collect();
+    assert!(refused.is_empty(), "refused: {refused:#?}");
+    let roles = role::deployed(cluster);
+    let of_the_component: Vec<_> = roles
+        .iter()
+        .filter(|role| role.name() == FRONT_DOOR)
+        .collect();
+    assert_eq!(of_the_component.len(), 1, "{roles:#?}");
+    let unused: Vec<_> = of_the_component
+        .iter()
+        .flat_map(|role| role.unused(&calls))
+        .collect();
+    assert!(unused.is_empty(), "needless: {unused:#?}");
+
+    // Without it nothing is created, and an engineer is told whom to tell.
+    cluster.kubectl_ok(["delete", "clusterrolebinding", FRONT_DOOR]);
+    cluster.wait_until("the right is gone", |cluster| {
+        let may = ["auth", "can-i", "create", REQUESTS];
+        let asked = cluster.kubectl(may.iter().chain(&["--as", SIGNER]));
+        !asked.status.success()
+    });
+    let before = world.requests().len();
+    alice.login(GRANTED).failed(REFUSED, &["operators"]);
+    assert_eq!(world.requests().len(), before);
+    let is_refused = |it: &Call| it.user == SIGNER && it.is("create", REQUESTS) && it.code == 403;
+    assert!(audit::read(&log).iter().any(is_refused));
 }
 
 #[test]

@@ -23,6 +23,10 @@ pub(crate) struct Role {
 }
 
 impl Role {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Its rights that no call needed.
     pub(crate) fn unused(&self, calls: &[Call]) -> Vec<String> {
         let theirs: Vec<&Call> = calls.iter().filter(|call| self.is_for(call)).collect();
