@@ -131,15 +131,15 @@ pub(crate) async fn authenticate(
 
 /// The holder of a pass. Judging one costs CPU, as judging evidence does.
 async fn approver(app: &App, pass: String) -> Result<Identity, ApiError> {
-    let _turn = app.admission().await?;
     let approvers = Arc::clone(&app.approvers);
-    let holder = tokio::task::spawn_blocking(move || approvers.authenticate(&pass))
-        .await
-        .map_err(|_| ApiError::internal("the pass could not be judged"))?
-        .map_err(|refusal| {
-            tracing::info!(why = refusal.message, "a pass was refused");
-            ApiError::unauthorized_because(&refusal.message)
-        })?;
+    let judged = app
+        .judging
+        .run(move || approvers.authenticate(&pass))
+        .await?;
+    let holder = judged.map_err(|refusal| {
+        tracing::info!(why = refusal.message, "a pass was refused");
+        ApiError::unauthorized_because(&refusal.message)
+    })?;
     let user = UserInfo {
         username: Some(holder.username),
         ..UserInfo::default()

@@ -22,8 +22,12 @@ use crate::{
     opening::Opening,
 };
 
-/// How often a silent HTTP/2 connection is asked whether it lives.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// After how long a silent HTTP/2 connection is asked whether it lives. One that is in the middle of a head counts as silent.
+const SILENT: Duration = Duration::from_secs(20);
+/// How long it may take to say so.
+const ALIVE_WITHIN: Duration = Duration::from_secs(10);
+/// The most bytes of a head, over HTTP/2.
+const HEAD_BYTES: u32 = 16 * 1024;
 /// How long connections may take to finish when the server stops, or when they have lasted for as long as they may.
 const DRAIN: Duration = Duration::from_secs(5);
 /// Streams that a client opened and reset before they were looked at, or made the server reset: a connection with more is
@@ -185,10 +189,10 @@ impl<H: Host> Gate<H> {
         builder
             .http2()
             .timer(TokioTimer::new())
-            .keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE)
+            .keep_alive_interval(SILENT)
+            .keep_alive_timeout(ALIVE_WITHIN)
             .max_concurrent_streams(limits.streams)
-            .max_header_list_size(16 * 1024)
+            .max_header_list_size(HEAD_BYTES)
             .max_pending_accept_reset_streams(RESET_STREAMS)
             .max_local_error_reset_streams(RESET_STREAMS);
         let connection =

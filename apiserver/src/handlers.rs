@@ -22,7 +22,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -31,6 +31,7 @@ use crate::{
     client_certificate::ClientCas,
     config::{AnonymousCreate, Approvers, Clock},
     discovery,
+    judging::Judging,
     negotiation::{self, Form},
     object, openapi,
     protobuf::{self, ProtobufError},
@@ -55,6 +56,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 const HOLDERS_IN_FLIGHT: usize = 400;
 /// Requests of strangers that are worked on at once: they can keep only one another waiting.
 const STRANGERS_IN_FLIGHT: usize = 64;
+/// Of what strangers show, judged at once: two cores' worth at most.
+const JUDGED: usize = 2;
 
 /// How often one engineer may create something: what they create is kept for a day, on one disk that the signer needs too.
 const CREATES: Rate = Rate {
@@ -73,8 +76,8 @@ pub(crate) struct App {
     holders: Semaphore,
     strangers: Semaphore,
     quota: Quota<String>,
-    /// Judging evidence costs CPU: strangers get two cores' worth at most.
-    admissions: Semaphore,
+    /// Of evidence and passes.
+    pub(crate) judging: Judging,
 }
 
 impl App {
@@ -95,14 +98,8 @@ impl App {
             holders: Semaphore::new(HOLDERS_IN_FLIGHT),
             strangers: Semaphore::new(STRANGERS_IN_FLIGHT),
             quota: Quota::new(CREATES),
-            admissions: Semaphore::new(2),
+            judging: Judging::new(JUDGED),
         }
-    }
-
-    /// A turn to judge evidence.
-    pub(crate) async fn admission(&self) -> Result<SemaphorePermit<'_>, ApiError> {
-        let turn = self.admissions.acquire().await;
-        turn.map_err(|_| ApiError::internal("the server is closing"))
     }
 }
 

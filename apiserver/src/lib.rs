@@ -22,6 +22,7 @@ mod decode;
 mod discovery;
 mod front;
 mod handlers;
+mod judging;
 mod negotiation;
 mod nobody;
 mod object;

@@ -201,13 +201,9 @@ async fn create(
         spec,
         reader,
     } = {
-        let judging = shared.judged.acquire().await;
-        let _judging = judging.map_err(|_| ApiError::internal("the front door is closing"))?;
         let doorkeeper = Arc::clone(&shared.doorkeeper);
-        tokio::task::spawn_blocking(move || doorkeeper.admit(&spec))
-            .await
-            .map_err(|_| ApiError::internal("the evidence could not be judged"))?
-            .map_err(|Refusal { message }| forbidden(&message))?
+        let judged = shared.judging.run(move || doorkeeper.admit(&spec)).await?;
+        judged.map_err(|Refusal { message }| forbidden(&message))?
     };
     // Not before: whoever only names another's key must not use up its turns.
     shared
@@ -265,13 +261,12 @@ async fn read(
         .ok_or_else(not_found)?;
     // Reading verifies a signature.
     let reader = {
-        let judging = shared.judged.acquire().await;
-        let _judging = judging.map_err(|_| ApiError::internal("the front door is closing"))?;
         let doorkeeper = Arc::clone(&shared.doorkeeper);
         let request = found.spec.request.0.clone();
-        tokio::task::spawn_blocking(move || doorkeeper.reader(&request))
-            .await
-            .map_err(|_| ApiError::internal("the request could not be read"))?
+        shared
+            .judging
+            .run(move || doorkeeper.reader(&request))
+            .await?
     };
     let reader = reader.ok_or_else(not_found)?;
     constant_time::verify_slices_are_equal(&token, &reader.token_sha256)

@@ -142,10 +142,7 @@ async fn admit(call: &Call, new: &Value) -> Result<AttestedCreator, ApiError> {
         .ok()
         .flatten()
         .ok_or_else(|| call.forbidden("the request can't be read"))?;
-    let _turn = call.app.admission().await?;
     let anonymous = call.app.anonymous.clone();
-    tokio::task::spawn_blocking(move || anonymous.admit(&spec))
-        .await
-        .map_err(|_| ApiError::internal("the evidence could not be judged"))?
-        .map_err(|Refusal { message }| call.forbidden(&message))
+    let judged = call.app.judging.run(move || anonymous.admit(&spec)).await?;
+    judged.map_err(|Refusal { message }| call.forbidden(&message))
 }

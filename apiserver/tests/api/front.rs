@@ -5,7 +5,7 @@ mod hostile;
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{Arc, Condvar, Mutex},
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -28,6 +28,8 @@ use crate::support::{
 
 /// A request for this long is of another key.
 const OF_ANOTHER_KEY: i32 = 1200;
+/// A request for this long is judged until the test lets go.
+const HELD: i32 = 1500;
 /// A request for this long is not taken.
 const NOT_ENROLLED: i32 = 900;
 
@@ -35,12 +37,26 @@ const NOT_ENROLLED: i32 = 900;
 #[derive(Default)]
 struct Keeper {
     counted: Mutex<Vec<FrontOutcome>>,
+    /// How many were held so far, and whether they go on.
+    held: Mutex<(usize, bool)>,
+    lets_go: Condvar,
 }
 
 impl Keeper {
     fn count_of(&self, outcome: FrontOutcome) -> usize {
         let counted = self.counted.lock().unwrap();
         counted.iter().filter(|one| **one == outcome).count()
+    }
+
+    fn hold(&self) {
+        let mut held = self.held.lock().unwrap();
+        held.0 += 1;
+        drop(self.lets_go.wait_while(held, |held| !held.1));
+    }
+
+    fn let_go(&self) {
+        self.held.lock().unwrap().1 = true;
+        self.lets_go.notify_all();
     }
 }
 
@@ -52,6 +68,9 @@ impl Doorkeeper for Keeper {
             });
         }
         assert_ne!(spec.expiration_seconds, Some(666), "a panic on demand");
+        if spec.expiration_seconds == Some(HELD) {
+            self.hold();
+        }
         Ok(Admitted {
             key: format!("{:?}", spec.expiration_seconds == Some(OF_ANOTHER_KEY)),
             generate_name: "touchstone-alice-".to_owned(),
@@ -80,16 +99,16 @@ impl Doorkeeper for Keeper {
 }
 
 /// A front door, and the API behind it.
-struct Street {
+pub(crate) struct Street {
     server: TestServer,
     keeper: Arc<Keeper>,
     door: FrontDoor,
-    address: SocketAddr,
-    ca: Certified,
+    pub(crate) address: SocketAddr,
+    pub(crate) ca: Certified,
 }
 
 impl Street {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let server = TestServer::new();
         let ca = server.pki.ca("front");
         let keeper = Arc::new(Keeper::default());
@@ -128,7 +147,7 @@ impl Street {
     }
 
     /// Creates one; its name.
-    async fn create(&self) -> String {
+    pub(crate) async fn create(&self) -> String {
         let answer = self.nobody().await.post(REQUESTS, &self.request()).await;
         assert_eq!(answer.code, 201, "{}", answer.text);
         answer.json()["metadata"]["name"]

@@ -15,6 +15,8 @@ mod exhaustion;
 #[cfg(test)]
 mod front;
 #[cfg(test)]
+mod http2;
+#[cfg(test)]
 mod in_process;
 #[cfg(test)]
 mod kinds;

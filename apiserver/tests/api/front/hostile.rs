@@ -9,7 +9,10 @@ use tokio::{
 };
 
 use super::*;
-use crate::support::network::tls as open_tls;
+use crate::support::{
+    frames::{CANCEL, DATA, END_HEADERS, END_STREAM, Frames, HEADERS, RST_STREAM, frame, head},
+    network::tls as open_tls,
+};
 
 /// How long the front door may take to hang up on someone, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -63,6 +66,43 @@ async fn a_thousand_keys_that_nobody_enrolled_are_judged_only_so_often() {
     assert!(made.items.is_empty());
     // The pod is alive all the same.
     assert_eq!(client.get("/healthz").await.code, 200);
+}
+
+/// What was begun goes on: whoever takes their streams back gets no more of it done at once than others.
+#[tokio::test]
+async fn requests_that_are_taken_back_while_they_are_judged_make_no_room_for_more() {
+    let street = Street::new().await;
+    let mut request = street.request();
+    request["spec"]["expirationSeconds"] = HELD.into();
+    let body = serde_json::to_vec(&request).unwrap();
+    // A header of its own name (RFC 7541 section 6.2.2).
+    let mut block = head("POST", REQUESTS);
+    for text in ["content-type", "application/json"] {
+        if text == "content-type" {
+            block.push(0);
+        }
+        block.push(text.len() as u8);
+        block.extend(text.as_bytes());
+    }
+    let mut attacker = Frames::open(street.address, &street.ca).await;
+    for stream in (0..12).map(|number| 2 * number + 1) {
+        let mut post = frame(HEADERS, END_HEADERS, stream, &block);
+        post.extend(frame(DATA, END_STREAM, stream, &body));
+        assert!(attacker.send(&post).await);
+        // Most are at the judge's by then.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(attacker.send(&frame(RST_STREAM, 0, stream, &CANCEL)).await);
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let held = street.keeper.held.lock().unwrap().0;
+    street.keeper.let_go();
+    assert_eq!(held, 2, "two are judged at once");
+    let answer = street
+        .nobody()
+        .await
+        .post(REQUESTS, &street.request())
+        .await;
+    assert_eq!(answer.code, 201, "{}", answer.text);
 }
 
 #[tokio::test]

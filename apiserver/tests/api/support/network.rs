@@ -1,6 +1,10 @@
 //! Asking over TLS: raw requests, and kubeconfig files.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http_body_util::{BodyExt, Full};
@@ -8,7 +12,7 @@ use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::{TlsConnector, client::TlsStream, rustls};
 
 use crate::support::pki::{Certified, Pki};
@@ -38,6 +42,16 @@ pub(crate) async fn tls(
     ca: &Certified,
     shown: Option<&Certified>,
 ) -> TlsStream<TcpStream> {
+    let stream = TcpStream::connect(address).await.unwrap();
+    tls_over(stream, address.ip(), ca, shown).await
+}
+
+async fn tls_over(
+    stream: TcpStream,
+    server: IpAddr,
+    ca: &Certified,
+    shown: Option<&Certified>,
+) -> TlsStream<TcpStream> {
     let mut roots = rustls::RootCertStore::empty();
     roots
         .add(CertificateDer::from_pem_slice(ca.certificate.as_bytes()).unwrap())
@@ -58,9 +72,8 @@ pub(crate) async fn tls(
             )
             .unwrap(),
     };
-    let stream = TcpStream::connect(address).await.unwrap();
     TlsConnector::from(Arc::new(config))
-        .connect(ServerName::from(address.ip()), stream)
+        .connect(ServerName::from(server), stream)
         .await
         .unwrap()
 }
@@ -71,7 +84,23 @@ impl Connection {
         ca: &Certified,
         shown: Option<&Certified>,
     ) -> Self {
-        let stream = tls(address, ca, shown).await;
+        Self::over(tls(address, ca, shown).await).await
+    }
+
+    /// From an address of one's own: all of 127.0.0.0/8 is loopback.
+    pub(crate) async fn open_from(
+        source: IpAddr,
+        address: SocketAddr,
+        ca: &Certified,
+        shown: Option<&Certified>,
+    ) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(source, 0)).unwrap();
+        let stream = socket.connect(address).await.unwrap();
+        Self::over(tls_over(stream, address.ip(), ca, shown).await).await
+    }
+
+    async fn over(stream: TlsStream<TcpStream>) -> Self {
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .unwrap();
