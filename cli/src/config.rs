@@ -2,7 +2,7 @@
 
 mod cluster;
 
-pub use cluster::{Cluster, Reach, WireCluster};
+pub use cluster::{Cluster, Reach, WireCluster, WireFrontDoor};
 
 use crate::file;
 use serde::{Deserialize, Serialize};
@@ -355,6 +355,10 @@ mod tests {
             server: Some("https://[::1]:6443".to_owned()),
             ca: Some("-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n".to_owned()),
             trust_bundle: "/etc/touchstone/root: 1.pem".to_owned(),
+            front_door: Some(WireFrontDoor {
+                server: "https://front.example.com".to_owned(),
+                ca: "/etc/touchstone/front-ca.pem".to_owned(),
+            }),
             user: Some("alice@example.com".to_owned()),
             ..WireCluster::default()
         };

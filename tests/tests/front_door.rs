@@ -16,6 +16,7 @@ use touchstone_tests::{
 use world::{REQUESTS, World};
 
 const USER: &str = "alice@example.com";
+const CONFIG: i32 = 3;
 const DENIED: i32 = 7;
 const WAITING: i32 = 8;
 const REFUSED: i32 = 9;
@@ -57,6 +58,96 @@ fn an_engineer_without_credentials_gets_a_certificate_and_the_cluster_says_who_a
     engineer.login(OF_ANOTHER_TEAM).failed(DENIED, &["denied"]);
     let waits = Ran::of(engineer.login_command(MANUAL).args(["--timeout", "5s"]));
     waits.failed(WAITING, &["1 approval from team billing", "--resume"]);
+}
+
+#[test]
+fn certificates_are_asked_for_at_the_front_door_and_used_at_the_api_server() {
+    let engineer = engineer(USER, &Options::default());
+    let world = World::start(&engineer);
+    world.configure_beside(&engineer, &world.ca());
+    let api = &world.cluster.files().server;
+    let shown = engineer.run(["config", "show", "demo"]).succeeded();
+    for address in [world.server(), api] {
+        assert!(shown.stdout.contains(address), "{address}: {shown}");
+    }
+    let doctor = engineer.run(["doctor", "--output", "json"]);
+    let findings: Value = serde_json::from_str(&doctor.stdout).expect("JSON");
+    for check in ["server", "front door"] {
+        let found = findings.as_array().into_iter().flatten();
+        let mut found = found.filter(|it| it["check"] == check && it["level"] == "ok");
+        assert!(found.next().is_some(), "{check}: {doctor}");
+    }
+
+    engineer.login(GRANTED).succeeded();
+    let [request] = &world.requests()[..] else {
+        panic!("one request: {:?}", world.requests());
+    };
+    assert_eq!(request["spec"]["username"], world.account(), "{request}");
+    let pin = engineer.path_text("pin");
+    let whoami = engineer.run(["whoami", "--cluster", "demo", "--pin-file", &pin]);
+    if world.cluster.is_embedded() {
+        // It takes no certificates of this second signer, but it is the one that was asked.
+        whoami.failed(REFUSED, &["401"]);
+        return;
+    }
+    assert!(whoami.succeeded().stdout.contains(USER));
+    let config = engineer.path_text("kubeconfig");
+    let setup = [
+        "setup",
+        "--cluster",
+        "demo",
+        "--set-current",
+        "--kubeconfig",
+    ];
+    engineer.run(setup.iter().chain(&[&*config])).succeeded();
+    // The plug-in starts the proxy.
+    let mut credential = engineer.touchstone(["credential", "--cluster", "demo"]);
+    Ran::of(credential.args(["--pin-file", &pin])).succeeded();
+    let own = engineer.touchstone([""; 0]);
+    let surroundings = own
+        .get_envs()
+        .map(|(name, value)| (name, value.unwrap_or_default()));
+    let mut kubectl = touchstone_tests::cluster::kubectl(config.as_ref());
+    kubectl
+        .env_clear()
+        .envs(surroundings)
+        .env("KUBECONFIG", &config);
+    let said = Ran::of(kubectl.args(["auth", "whoami", "-o", "json"])).succeeded();
+    let said: Value = serde_json::from_str(&said.stdout).expect("kubectl prints JSON");
+    assert_eq!(said["status"]["userInfo"]["username"], USER, "{said}");
+    let groups = &said["status"]["userInfo"]["groups"];
+    assert!(groups.to_string().contains(GRANTED), "{said}");
+}
+
+#[test]
+fn a_front_door_is_believed_by_its_own_ca_alone() {
+    let engineer = engineer(USER, &Options::default());
+    let world = World::start(&engineer);
+    let ca_of_the_api = world.cluster.files().server_ca.display().to_string();
+    world.configure_beside(&engineer, &ca_of_the_api);
+    let touches = engineer.yubikey().control("touches");
+    engineer
+        .login(GRANTED)
+        .failed(REFUSED, &[world.server(), "not the server"]);
+    assert_eq!(engineer.yubikey().control("touches"), touches);
+    assert_eq!(world.requests().len(), 0, "{:?}", world.requests());
+    // An address that is none is not written down.
+    let show = || engineer.run(["config", "show", "demo"]).succeeded().stdout;
+    let before = show();
+    for address in ["http://127.0.0.1:1", "127.0.0.1:1", "https://"] {
+        let set = [
+            "config",
+            "set-cluster",
+            "demo",
+            "--server",
+            "https://127.0.0.1:1",
+        ];
+        let files = ["--ca", &ca_of_the_api, "--trust-bundle", &ca_of_the_api];
+        let front = ["--front-door", address, "--front-door-ca", &ca_of_the_api];
+        let set = set.iter().chain(&files).chain(&front);
+        engineer.run(set).failed(CONFIG, &["frontDoor.server"]);
+    }
+    assert_eq!(show(), before);
 }
 
 #[test]

@@ -28,7 +28,7 @@ pub enum ConfigCommand {
 pub struct SetCluster {
     /// A name of your choice: the one the policy has for the cluster
     pub name: String,
-    /// URL of the API server or front door, https://host:port
+    /// URL of the API server, https://host:port; a front door's does for login alone
     #[arg(
         long,
         value_name = "URL",
@@ -45,6 +45,12 @@ pub struct SetCluster {
     /// Its context; by default the current one
     #[arg(long, requires = "kubeconfig")]
     pub context: Option<String>,
+    /// URL of the front door, where login asks without a credential; all else is asked of the cluster
+    #[arg(long, value_name = "URL", requires = "front_door_ca")]
+    pub front_door: Option<String>,
+    /// The CA of the front door's certificate (PEM)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "front_door")]
+    pub front_door_ca: Option<PathBuf>,
     /// The root that issued certificates must chain to (PEM)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub trust_bundle: PathBuf,

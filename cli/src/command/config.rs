@@ -2,7 +2,7 @@
 
 use crate::{
     args::{ConfigCommand, SetCluster},
-    config::{Cluster, Config, ConfigError, DEFAULT_SIGNER_NAME, WireCluster},
+    config::{Cluster, Config, ConfigError, DEFAULT_SIGNER_NAME, WireCluster, WireFrontDoor},
     error::Error,
     output::{Output, pairs, table},
 };
@@ -41,13 +41,11 @@ pub(super) fn run(command: ConfigCommand, output: Output) -> Result<(), Error> {
 
 fn set(config: &mut Config, args: &SetCluster, output: Output) -> Result<(), Error> {
     let cluster = WireCluster {
-        server: args
-            .server
-            .as_deref()
-            .map(|url| url.trim_end_matches('/').to_owned()),
+        server: args.server.as_deref().map(without_slash),
         ca: optional(args.ca.as_deref())?,
         kubeconfig: args.kubeconfig.as_deref().map(absolute).transpose()?,
         context: args.context.clone(),
+        front_door: front_door(args)?,
         trust_bundle: text(&args.trust_bundle)?,
         signer_name: args.signer_name.clone(),
         user: args.user.clone(),
@@ -79,6 +77,21 @@ fn set(config: &mut Config, args: &SetCluster, output: Output) -> Result<(), Err
         cluster: config.wire(&args.name)?,
     };
     output.data(&shown, |_| String::new())
+}
+
+/// The command line has both or neither.
+fn front_door(args: &SetCluster) -> Result<Option<WireFrontDoor>, Error> {
+    let (Some(url), Some(ca)) = (&args.front_door, &args.front_door_ca) else {
+        return Ok(None);
+    };
+    Ok(Some(WireFrontDoor {
+        server: without_slash(url),
+        ca: text(ca)?,
+    }))
+}
+
+fn without_slash(url: &str) -> String {
+    url.trim_end_matches('/').to_owned()
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Error> {
@@ -134,6 +147,10 @@ fn show(config: &Config, name: &str, output: Output) -> Result<(), Error> {
         ];
         if let Some(ca) = &cluster.ca {
             rows.push(("server CA", file_or_inline(ca)));
+        }
+        if let Some(door) = &cluster.front_door {
+            rows.push(("front door", door.server.clone()));
+            rows.push(("front door's CA", file_or_inline(&door.ca)));
         }
         rows.push(("trust bundle", file_or_inline(&cluster.trust_bundle)));
         rows.push(("signer", signer_name(cluster).to_owned()));

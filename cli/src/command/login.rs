@@ -44,6 +44,8 @@ const MAX_SKEW: SignedDuration = SignedDuration::from_mins(5);
 struct Session<'a> {
     args: &'a Login,
     cluster: Cluster,
+    /// Whether it is asked without a credential.
+    is_anonymous: bool,
     store: Store,
     runtime: Runtime,
     connection: Connection,
@@ -126,10 +128,15 @@ impl<'a> Session<'a> {
         let store = Store::open()?;
         store.prepare(&args.cluster)?;
         let runtime = runtime()?;
-        let connection = runtime.block_on(Connection::new(cluster.reach()))?;
+        // A key that no YubiKey vouches for is nobody's at a front door: the cluster must know who asks.
+        let door = cluster.front_door().filter(|_| args.software_key.is_none());
+        let reach = door.unwrap_or(cluster.reach());
+        let is_anonymous = matches!(reach, Reach::Server { .. });
+        let connection = runtime.block_on(Connection::new(reach))?;
         Ok(Self {
             args,
             cluster,
+            is_anonymous,
             store,
             runtime,
             connection,
@@ -177,7 +184,6 @@ impl<'a> Session<'a> {
             reason: args.reason.clone(),
         };
 
-        let anonymous = matches!(self.cluster.reach(), Reach::Server { .. });
         let draft = Draft {
             user: asked.user.clone(),
             groups: asked.groups.clone(),
@@ -187,7 +193,7 @@ impl<'a> Session<'a> {
                 reason,
                 nonce,
                 issued_at: whole_second(Timestamp::now()),
-                read_token_sha256: anonymous.then(|| Sha256::digest(token).into()),
+                read_token_sha256: self.is_anonymous.then(|| Sha256::digest(token).into()),
             },
             evidence: Some(evidence),
         };
@@ -204,7 +210,7 @@ impl<'a> Session<'a> {
             csr::to_pem(&csr),
             &|text| self.talk.progress(text),
         ))?;
-        let token = anonymous.then(|| ReadToken::new(&token));
+        let token = self.is_anonymous.then(|| ReadToken::new(&token));
         let pending = pending(&asked, &submitted, token);
         self.store.note(&args.cluster, &pending)?;
         self.talk

@@ -24,6 +24,9 @@ pub struct WireCluster {
     /// Its context.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
+    /// Where certificates are asked for, if not there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub front_door: Option<WireFrontDoor>,
     /// What issued certificates chain to.
     pub trust_bundle: String,
     /// The signer.
@@ -35,6 +38,16 @@ pub struct WireCluster {
     /// Attestation roots beside Yubico's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attestation_roots: Vec<String>,
+}
+
+/// A front door as it is written.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WireFrontDoor {
+    /// URL.
+    pub server: String,
+    /// The CA of its certificate.
+    pub ca: String,
 }
 
 /// How a cluster's API is reached.
@@ -61,6 +74,7 @@ pub enum Reach {
 pub struct Cluster {
     name: ClusterName,
     reach: Reach,
+    front_door: Option<Reach>,
     trust_bundle: Vec<u8>,
     signer_name: String,
     user: Option<UserName>,
@@ -91,15 +105,7 @@ impl Cluster {
         }
         let reach = match (&wire.server, &wire.kubeconfig) {
             (Some(server), None) => {
-                let uri: http::Uri = server
-                    .parse()
-                    .map_err(|_| field("server", format!("{server:?} is not a URL")))?;
-                if uri.scheme_str() != Some("https") || uri.host().is_none() {
-                    return Err(field(
-                        "server",
-                        format!("{server:?} is not https://HOST:PORT"),
-                    ));
-                }
+                let url = url_of(server).map_err(|why| field("server", why))?;
                 let ca = wire.ca.as_deref().ok_or_else(|| {
                     field(
                         "ca",
@@ -107,10 +113,7 @@ impl Cluster {
                     )
                 })?;
                 let ca_pem = pem_of(ca).map_err(|why| field("ca", why))?;
-                Reach::Server {
-                    url: server.clone(),
-                    ca_pem,
-                }
+                Reach::Server { url, ca_pem }
             }
             (None, Some(path)) => Reach::Kubeconfig {
                 path: path.clone(),
@@ -126,6 +129,15 @@ impl Cluster {
                 return Err(field("server", "missing (or give a kubeconfig)".to_owned()));
             }
         };
+        let front_door = wire
+            .front_door
+            .as_ref()
+            .map(|door| {
+                let url = url_of(&door.server).map_err(|why| field("frontDoor.server", why))?;
+                let ca_pem = pem_of(&door.ca).map_err(|why| field("frontDoor.ca", why))?;
+                Ok(Reach::Server { url, ca_pem })
+            })
+            .transpose()?;
         let trust_bundle = pem_of(&wire.trust_bundle).map_err(|why| field("trustBundle", why))?;
         for block in pem::parse_many(&trust_bundle).unwrap_or_default() {
             CaCertificate::from_pem(pem::encode(&block).as_bytes())
@@ -159,6 +171,7 @@ impl Cluster {
         Ok(Self {
             name: checked_name,
             reach,
+            front_door,
             trust_bundle,
             signer_name,
             user,
@@ -172,10 +185,16 @@ impl Cluster {
         &self.name
     }
 
-    /// How it is reached.
+    /// How its API is reached.
     #[must_use]
     pub fn reach(&self) -> &Reach {
         &self.reach
+    }
+
+    /// The front door, if it has one of its own.
+    #[must_use]
+    pub fn front_door(&self) -> Option<&Reach> {
+        self.front_door.as_ref()
     }
 
     /// What issued certificates chain to, PEM.
@@ -201,6 +220,15 @@ impl Cluster {
     pub fn attestation_roots(&self) -> &[Vec<u8>] {
         &self.attestation_roots
     }
+}
+
+/// A server's URL.
+fn url_of(text: &str) -> Result<String, String> {
+    let uri: http::Uri = text.parse().map_err(|_| format!("{text:?} is not a URL"))?;
+    if uri.scheme_str() != Some("https") || uri.host().is_none() {
+        return Err(format!("{text:?} is not https://HOST:PORT"));
+    }
+    Ok(text.to_owned())
 }
 
 /// PEM that stands there itself, or in the file that is named. At least one block.
@@ -238,5 +266,30 @@ mod tests {
             ),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_front_door_is_held_to_what_a_server_is() {
+        let ca = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n";
+        let refused = |server: &str, ca: &str| {
+            let wire = WireCluster {
+                kubeconfig: Some("/nonexistent".into()),
+                front_door: Some(WireFrontDoor {
+                    server: server.to_owned(),
+                    ca: ca.to_owned(),
+                }),
+                ..WireCluster::default()
+            };
+            match Cluster::check("prod", &wire).unwrap_err() {
+                ConfigError::Field { field, .. } => field,
+                error => panic!("{error}"),
+            }
+        };
+        for server in ["http://h:8443", "h:8443", "https://", "", "https://h h"] {
+            assert_eq!(refused(server, ca), "frontDoor.server", "{server}");
+        }
+        assert_eq!(refused("https://h:8443", "/nonexistent"), "frontDoor.ca");
+        // Nothing is wrong with this one; the trust bundle is missing.
+        assert_eq!(refused("https://[::1]:8443", ca), "trustBundle");
     }
 }

@@ -93,23 +93,49 @@ impl World {
 
     /// Tells `touchstone` of the front door, under the name `demo`.
     pub(crate) fn configure(&self, engineer: &Engineer) {
-        let path = |path: PathBuf| path.display().to_string();
-        let arguments = [
-            "config".to_owned(),
-            "set-cluster".to_owned(),
-            "demo".to_owned(),
-            "--server".to_owned(),
-            self.server.clone(),
-            "--ca".to_owned(),
-            path(front(&self.cluster).join("tls.crt")),
-            "--trust-bundle".to_owned(),
-            path(data(&self.cluster).join("trust-bundle.pem")),
-            "--signer-name".to_owned(),
-            signer_name(&self.cluster).to_owned(),
-            "--user".to_owned(),
-            engineer.user().to_owned(),
+        self.set_cluster(engineer, &["--server", &self.server, "--ca", &self.ca()]);
+    }
+
+    /// Tells `touchstone` of the API server, and of the front door beside it, with this CA.
+    pub(crate) fn configure_beside(&self, engineer: &Engineer, front_door_ca: &str) {
+        let files = self.cluster.files();
+        let ca = files.server_ca.display().to_string();
+        let api = ["--server", &files.server, "--ca", &ca];
+        let front = [
+            "--front-door",
+            &self.server,
+            "--front-door-ca",
+            front_door_ca,
         ];
-        engineer.run(arguments).succeeded();
+        self.set_cluster(engineer, &[api, front].concat());
+    }
+
+    fn set_cluster(&self, engineer: &Engineer, reach: &[&str]) {
+        let bundle = data(&self.cluster).join("trust-bundle.pem");
+        let bundle = bundle.display().to_string();
+        let signer = signer_name(&self.cluster);
+        let further = [
+            "--trust-bundle",
+            &bundle,
+            "--signer-name",
+            signer,
+            "--user",
+            engineer.user(),
+        ];
+        let set = ["config", "set-cluster", "demo"];
+        engineer
+            .run(set.iter().chain(reach).chain(&further))
+            .succeeded();
+    }
+
+    /// Where the front door is.
+    pub(crate) fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// The CA of its certificate: itself.
+    pub(crate) fn ca(&self) -> String {
+        front(&self.cluster).join("tls.crt").display().to_string()
     }
 
     /// What the API server calls the signer's account.

@@ -39,7 +39,10 @@ pub(super) fn check(config: &Config, store: &Store, name: &str) -> Vec<Finding> 
         "trust bundle",
         "read; it holds CA certificates",
     )];
-    findings.extend(server(&cluster));
+    findings.extend(server("server", cluster.reach(), name));
+    if let Some(door) = cluster.front_door() {
+        findings.extend(server("front door", door, name));
+    }
     findings.push(signer(store, name));
     findings.push(certificate(store, name));
     findings.push(proxy(store, name));
@@ -49,8 +52,8 @@ pub(super) fn check(config: &Config, store: &Store, name: &str) -> Vec<Finding> 
 }
 
 /// Reachable, the right one, and of the same time.
-fn server(cluster: &Cluster) -> Vec<Finding> {
-    let reach = cluster.reach().clone();
+fn server(what: &'static str, reach: &Reach, name: &str) -> Vec<Finding> {
+    let reach = reach.clone();
     let asked = within(SERVER_ANSWERS_WITHIN, move || -> Result<_, Error> {
         runtime()?.block_on(async {
             let connection = Connection::new(&reach).await?;
@@ -59,33 +62,32 @@ fn server(cluster: &Cluster) -> Vec<Finding> {
     });
     match asked {
         None => vec![Finding::fail(
-            "server",
+            what,
             format!("no answer within {} s", SERVER_ANSWERS_WITHIN.as_secs()),
             format!(
-                "check the network and the server's address (touchstone config show {})",
-                cluster.name().as_str()
+                "check the network and the address of the {what} (touchstone config show {name})"
             ),
         )],
-        Some(Err(error)) => vec![Finding::error("server", error)],
+        Some(Err(error)) => vec![Finding::error(what, error)],
         Some(Ok(time)) => vec![
-            Finding::ok("server", "reached; its certificate is the configured CA's"),
-            clock(time, Timestamp::now()),
+            Finding::ok(what, "reached; its certificate is the configured CA's"),
+            clock(what, time, Timestamp::now()),
         ],
     }
 }
 
-fn clock(server: Option<Timestamp>, here: Timestamp) -> Finding {
+fn clock(what: &str, server: Option<Timestamp>, here: Timestamp) -> Finding {
     const CHECK: &str = "clock";
     const SET: &str = "sudo timedatectl set-ntp true";
     let Some(server) = server else {
         return Finding::warn(
             CHECK,
-            "the server does not tell its time",
+            format!("the {what} does not tell its time"),
             "timedatectl status",
         );
     };
     let apart = here.duration_since(server);
-    let said = format!("{} s apart from the server's", apart.as_secs().abs());
+    let said = format!("{} s apart from the {what}'s", apart.as_secs().abs());
     match apart.abs() {
         apart if apart > MAX_SKEW => Finding::fail(CHECK, said, SET),
         apart if apart > NOTICED_SKEW => Finding::warn(CHECK, said, SET),
@@ -284,13 +286,13 @@ mod tests {
         let here: Timestamp = "2026-01-01T12:00:00Z".parse().unwrap();
         let level = |seconds: i64| {
             let server = here + SignedDuration::from_secs(seconds);
-            clock(Some(server), here).level
+            clock("server", Some(server), here).level
         };
         assert_eq!(level(0), Level::Ok);
         assert_eq!(level(-29), Level::Ok);
         assert_eq!(level(60), Level::Warn);
         assert_eq!(level(301), Level::Fail);
         assert_eq!(level(-301), Level::Fail);
-        assert_eq!(clock(None, here).level, Level::Warn);
+        assert_eq!(clock("server", None, here).level, Level::Warn);
     }
 }

@@ -11,7 +11,6 @@ use super::{
 use crate::{
     args::{Login, SoftwareKind},
     command::{credential, status},
-    config::Reach,
     credential::Store,
     error::Error,
     interrupt,
@@ -103,7 +102,7 @@ pub(in crate::command) fn alone(store: &Store, cluster: &str) -> Result<std::fs:
 impl Session<'_> {
     fn ask_with_software_key(&self, kind: SoftwareKind) -> Result<SoftwareCredential, Error> {
         let args = self.args;
-        if matches!(self.cluster.reach(), Reach::Server { .. }) {
+        if self.is_anonymous {
             return Err(SoftwareError::NobodyAsks(args.cluster.clone()).into());
         }
         let (user, groups) = self.names()?;
