@@ -33,7 +33,7 @@ pub use diff::{
 };
 pub use evaluate::{Evaluation, Facts, KeyFacts, Outcome, Tie, Verdict};
 pub use explain::Violation;
-pub use lint::{Lint, Severity, Surroundings, lint};
+pub use lint::{GrantBindings, Lint, Severity, Surroundings, lint};
 pub use load::{Finding, LoadError};
 pub use rule::{Decision, Rule, Stage};
 pub use tally::{Missing, Tally, Vote};
@@ -99,6 +99,17 @@ impl Policy {
     /// Every finding, with its place in the file.
     pub fn parse(file: &str, source: &[u8]) -> Result<Self, LoadError> {
         load::parse(file, source)
+    }
+
+    /// What its rules have bound, for any of their grants in the policy's cluster.
+    #[must_use]
+    pub fn grant_bindings(&self) -> BTreeSet<Binding> {
+        let rules = self.rules.iter();
+        rules
+            .filter(|rule| rule.is_for_cluster(self.cluster.as_str()))
+            .filter_map(|rule| rule.per_grant.as_ref())
+            .flat_map(PerGrant::bindings)
+            .collect()
     }
 
     /// The same policy, counted as the `generation`th that this process uses.

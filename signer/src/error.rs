@@ -399,7 +399,7 @@ impl Error {
             Self::Audit(error) | Self::Controller(ControllerError::Audit(error)) => error.remedy(),
             Self::Bindings { source, .. } => match source.as_ref() {
                 kube::Error::Api(status) if status.code == 403 => {
-                    "let the kubeconfig's account list rolebindings and clusterrolebindings, or name their manifests with --bindings".into()
+                    "let the kubeconfig's account list rolebindings and clusterrolebindings, and get the roles that rules bind; or name manifests with --bindings".into()
                 }
                 kube::Error::Api(status) if status.code == 404 => {
                     "name a cluster that has RBAC with --kubeconfig, or manifests with --bindings".into()

@@ -8,6 +8,7 @@ mod between;
 use super::{
     Finding, Position,
     at::At,
+    binding::Binding,
     explain::nearest,
     load::{self, LoadError},
     pattern::Pattern,
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::attestation::Firmware;
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt,
 };
 
@@ -59,8 +60,22 @@ pub struct Lint {
 pub struct Surroundings {
     /// The groups that the cluster's RoleBindings and ClusterRoleBindings name; `None`: not known.
     pub bound_groups: Option<BTreeSet<String>>,
+    /// What the cluster says of the bindings that rules have made for their grants.
+    pub grant_bindings: GrantBindings,
     /// How many seconds the certificate of the issuing CA lasts in all; `None`: not known.
     pub ca_seconds: Option<u64>,
+}
+
+/// Bindings of grants ([`Policy::grant_bindings`](super::Policy::grant_bindings)) that a cluster would not take, or that
+/// would give nothing there. Those that are in neither may do, or nobody asked.
+#[derive(Clone, Debug, Default)]
+pub struct GrantBindings {
+    /// The signer's account, as the cluster calls it.
+    pub account: String,
+    /// Those that the account may not make or take back: what it lacks, such as "bind clusterroles/jit-debug".
+    pub lacking: BTreeMap<Binding, String>,
+    /// Those whose role is not there.
+    pub without_role: BTreeSet<Binding>,
 }
 
 /// Reads a policy and looks it over; findings come in the order of the file.

@@ -1,11 +1,12 @@
-//! A policy held against the cluster and the CA it is for: groups that give nothing there, and lifetimes that no certificate
-//! of that CA can have.
+//! A policy held against the cluster and the CA it is for: groups and bindings that give nothing there, and lifetimes that no
+//! certificate of that CA can have.
 
-use super::{Lint, Severity, Surroundings, did_you_mean};
+use super::{GrantBindings, Lint, Severity, Surroundings, did_you_mean};
 use crate::{
     policy::{
         Finding, Policy, Position,
         at::At,
+        binding::{PerGrant, RoleKind},
         pattern::{Pattern, TEMPLATE},
         rule::Decision,
         wire,
@@ -32,6 +33,16 @@ pub(super) fn look(
             for (pattern, at) in rule.groups.iter().zip(&written.groups.value) {
                 unbound(pattern, at, written, bound, found);
             }
+        }
+    }
+    for (rule, written) in policy.rules.iter().zip(&wire.rules) {
+        if let (Some(per_grant), Some(at)) = (&rule.per_grant, written.binding.as_ref()) {
+            bound_for_grants(
+                per_grant,
+                &at.value.per_grant,
+                &around.grant_bindings,
+                found,
+            );
         }
     }
     if let Some(seconds) = around.ca_seconds {
@@ -85,6 +96,60 @@ fn unbound(
         if at.value.contains(TEMPLATE) && !group.contains('*') && !bound.contains(&group) {
             warn(namespace.position, name(&group));
         }
+    }
+}
+
+fn bound_for_grants(
+    per_grant: &PerGrant,
+    written: &wire::PerGrant,
+    cluster: &GrantBindings,
+    found: &mut Vec<Lint>,
+) {
+    let mut note = |severity, code, position: Position, message| {
+        found.push(Lint {
+            severity,
+            code,
+            finding: Finding {
+                position: Some(position),
+                message,
+            },
+        });
+    };
+    let (kind, role) = (per_grant.kind, &per_grant.role);
+    let place_of_role = written.cluster_role.as_ref().or(written.role.as_ref());
+    for binding in per_grant.bindings() {
+        let namespace = &binding.namespace;
+        let mut places = written.namespaces.value.iter();
+        let Some(place) = places.find(|at| at.value == **namespace) else {
+            continue;
+        };
+        if cluster.without_role.contains(&binding) && kind == RoleKind::Role {
+            let message = format!(
+                "namespace {namespace:?} has no Role {role:?}: grants of this rule give nothing there"
+            );
+            note(Severity::Error, "missing-role", place.position, message);
+        }
+        if let Some(lacking) = cluster.lacking.get(&binding) {
+            let account = &cluster.account;
+            let message = format!(
+                "{account} may not {lacking} in namespace {namespace:?}: grants of this rule are not bound there, or not taken back (deploy/per-grant.yaml has the rights)"
+            );
+            // Kubernetes lets whoever has all the rights of a role bind it, too.
+            note(
+                Severity::Warning,
+                "signer-cannot-bind",
+                place.position,
+                message,
+            );
+        }
+    }
+    let mut all = per_grant.bindings();
+    if kind == RoleKind::ClusterRole
+        && all.any(|binding| cluster.without_role.contains(&binding))
+        && let Some(place) = place_of_role
+    {
+        let message = format!("there is no ClusterRole {role:?}: grants of this rule give nothing");
+        note(Severity::Error, "missing-role", place.position, message);
     }
 }
 

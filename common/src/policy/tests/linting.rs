@@ -1,7 +1,7 @@
 //! What lint finds.
 
 use super::EXAMPLE;
-use crate::policy::{Lint, LoadError, Severity, Surroundings};
+use crate::policy::{Binding, GrantBindings, Lint, LoadError, Policy, Severity, Surroundings};
 use std::collections::BTreeSet;
 
 fn lint(file: &str, source: &[u8]) -> Result<Vec<Lint>, LoadError> {
@@ -517,6 +517,86 @@ fn a_binding_that_lets_its_holder_keep_access_or_reaches_the_clusters_own_is_fou
         bound("{ role: x, namespaces: [kube-system] }"),
         [(Warning, "takes-in-kube-system")]
     );
+}
+
+#[test]
+fn bindings_that_a_cluster_would_not_take_are_found_where_they_are_written() {
+    let with = |role: &str| {
+        let binding = format!(
+            "maxTTL: 30m\n    binding:\n      perGrant:\n        {role}\n        namespaces: [b, a]\n"
+        );
+        EXAMPLE.replacen("maxTTL: 30m\n", &binding, 1)
+    };
+    let findings = |text: &str, around: &Surroundings| -> Vec<_> {
+        let lints = crate::policy::lint("p", text.as_bytes(), around).unwrap();
+        let ours = |lint: &Lint| matches!(lint.code, "missing-role" | "signer-cannot-bind");
+        let of = |lint: Lint| {
+            let at = lint.finding.position.unwrap();
+            (
+                lint.severity,
+                lint.code,
+                (at.line, at.column),
+                lint.finding.message,
+            )
+        };
+        lints.into_iter().filter(ours).map(of).collect()
+    };
+    let line = |text: &str, word: &str| {
+        let at = text.lines().position(|line| line.contains(word)).unwrap();
+        at as u64 + 1
+    };
+
+    let text = with("clusterRole: jit-debug");
+    let bindings = Policy::parse("p", text.as_bytes())
+        .unwrap()
+        .grant_bindings();
+    assert_eq!(bindings.len(), 2);
+    assert_eq!(findings(&text, &Surroundings::default()), []);
+    let around = Surroundings {
+        grant_bindings: GrantBindings {
+            account: "signer".to_owned(),
+            lacking: bindings
+                .iter()
+                .filter(|binding| &*binding.namespace == "a")
+                .map(|binding| (binding.clone(), "bind clusterroles/jit-debug".to_owned()))
+                .collect(),
+            without_role: bindings.clone(),
+        },
+        ..Surroundings::default()
+    };
+    let found = findings(&text, &around);
+    let [
+        (Severity::Error, "missing-role", role, _),
+        (Severity::Warning, "signer-cannot-bind", namespace, message),
+    ] = &found[..]
+    else {
+        panic!("{found:?}");
+    };
+    assert_eq!(*role, (line(&text, "clusterRole: jit-debug"), 22));
+    assert_eq!(*namespace, (line(&text, "[b, a]"), 25));
+    assert!(
+        message.starts_with("signer may not bind clusterroles/jit-debug in namespace \"a\""),
+        "{message}"
+    );
+
+    let text = with("role: debug");
+    let bindings = Policy::parse("p", text.as_bytes())
+        .unwrap()
+        .grant_bindings();
+    let in_b = |binding: &&Binding| &*binding.namespace == "b";
+    let around = Surroundings {
+        grant_bindings: GrantBindings {
+            without_role: bindings.iter().filter(in_b).cloned().collect(),
+            ..GrantBindings::default()
+        },
+        ..Surroundings::default()
+    };
+    let found = findings(&text, &around);
+    let [(Severity::Error, "missing-role", place, message)] = &found[..] else {
+        panic!("{found:?}");
+    };
+    assert_eq!(*place, (line(&text, "[b, a]"), 22));
+    assert!(message.contains("\"b\" has no Role \"debug\""), "{message}");
 }
 
 #[test]

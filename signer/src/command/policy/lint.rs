@@ -1,6 +1,7 @@
 //! `policy lint`.
 
 mod bindings;
+mod grants;
 mod sarif;
 
 pub use bindings::ManifestError;
@@ -19,7 +20,7 @@ use std::{
 };
 use touchstone_common::{
     certificate::CaCertificate,
-    policy::{self, Finding, Position, Severity, Surroundings},
+    policy::{self, Finding, GrantBindings, Policy, Position, Severity, Surroundings},
 };
 
 /// `policy lint`.
@@ -31,9 +32,12 @@ pub struct Lint {
     /// A folder of manifests, or a file: groups that no RoleBinding or ClusterRoleBinding in it names are found
     #[arg(long, value_name = "DIR")]
     bindings: Vec<PathBuf>,
-    /// A cluster: groups that none of its bindings names are found
+    /// A cluster: groups that none of its bindings names are found, and bindings of grants that it would not take
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
+    /// The signer's account in that cluster: whether it may bind what rules bind for their grants is asked
+    #[arg(long, value_name = "NAME", requires = "kubeconfig", default_value = grants::ACCOUNT)]
+    account: String,
     /// Which of the kubeconfig's contexts; its current one otherwise
     #[arg(long, value_name = "NAME", requires = "kubeconfig")]
     context: Option<String>,
@@ -61,7 +65,7 @@ impl Lint {
     pub(super) fn run(self) -> Result<(), Error> {
         let source = reload::read(&self.file)?;
         let file = self.file.display().to_string();
-        let findings = findings(&file, &source, &self.surroundings()?);
+        let findings = findings(&file, &source, &self.surroundings(&file, &source)?);
         let errors = findings
             .iter()
             .filter(|lint| lint.severity == Severity::Error)
@@ -81,22 +85,32 @@ impl Lint {
         }
     }
 
-    fn surroundings(&self) -> Result<Surroundings, Error> {
+    fn surroundings(&self, file: &str, source: &[u8]) -> Result<Surroundings, Error> {
         let mut groups = BTreeSet::new();
+        let mut grant_bindings = GrantBindings::default();
         for path in &self.bindings {
             groups.extend(bindings::in_manifests(path)?);
         }
         if let Some(kubeconfig) = &self.kubeconfig {
             choose_crypto();
-            groups.extend(runtime()?.block_on(async {
+            // One that does not load has findings of its own.
+            let policy = Policy::parse(file, source);
+            let bound = policy.map(|policy| policy.grant_bindings());
+            let bound = bound.unwrap_or_default();
+            let (of_cluster, of_grants) = runtime()?.block_on(async {
                 let config = run::config(kubeconfig, self.context.clone()).await?;
                 let (client, _) = run::connect(config)?;
-                bindings::in_cluster(client).await
-            })?);
+                let groups = bindings::in_cluster(client.clone()).await?;
+                let grants = grants::look(&client, &self.account, &bound).await?;
+                Ok::<_, Error>((groups, grants))
+            })?;
+            groups.extend(of_cluster);
+            grant_bindings = of_grants;
         }
         let known = !self.bindings.is_empty() || self.kubeconfig.is_some();
         Ok(Surroundings {
             bound_groups: known.then_some(groups),
+            grant_bindings,
             ca_seconds: self.ca.as_deref().map(ca_seconds).transpose()?,
         })
     }
@@ -193,6 +207,7 @@ rules:
             file,
             bindings: Vec::new(),
             kubeconfig: None,
+            account: String::new(),
             context: None,
             ca: None,
             output: Output::Json,
