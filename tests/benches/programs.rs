@@ -1,6 +1,6 @@
 //! What the programs themselves cost, as they are released and on real parts. See `docs/benchmarks.md`.
 //!
-//! `cargo bench --bench programs -- [start] [past] [issuing] [rotation] [login] [proxy] [cluster]`; all of them without a name.
+//! `cargo bench --bench programs -- [start] [past] [issuing] [rotation] [login] [proxy] [cluster] [handover]`; all of them without a name.
 
 #![expect(
     clippy::expect_used,
@@ -12,6 +12,8 @@
 mod api;
 #[path = "programs/cluster.rs"]
 mod cluster;
+#[path = "programs/handover.rs"]
+mod handover;
 #[path = "programs/issuing.rs"]
 mod issuing;
 #[path = "programs/login.rs"]
@@ -30,7 +32,7 @@ fn main() {
     if login::is_card_process() {
         return login::run();
     }
-    let all: [(&str, fn()); 7] = [
+    let all: [(&str, fn()); 8] = [
         ("start", start::run),
         ("past", past::run),
         ("issuing", issuing::run),
@@ -38,6 +40,7 @@ fn main() {
         ("login", login::run),
         ("proxy", proxy::run),
         ("cluster", cluster::run),
+        ("handover", handover::run),
     ];
     // Cargo says `--bench`, which tells nothing here.
     let named: Vec<String> = std::env::args()
