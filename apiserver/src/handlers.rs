@@ -73,8 +73,8 @@ pub(crate) struct App {
     pub(crate) approvers: Arc<dyn Approvers>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) shutdown: CancellationToken,
-    holders: Semaphore,
-    strangers: Semaphore,
+    holders: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
     quota: Quota<String>,
     /// Of evidence and passes.
     pub(crate) judging: Judging,
@@ -95,8 +95,8 @@ impl App {
             approvers,
             clock,
             shutdown: CancellationToken::new(),
-            holders: Semaphore::new(HOLDERS_IN_FLIGHT),
-            strangers: Semaphore::new(STRANGERS_IN_FLIGHT),
+            holders: Arc::new(Semaphore::new(HOLDERS_IN_FLIGHT)),
+            strangers: Arc::new(Semaphore::new(STRANGERS_IN_FLIGHT)),
             quota: Quota::new(CREATES),
             judging: Judging::new(JUDGED),
         }
@@ -188,25 +188,32 @@ pub(crate) async fn handle(State(app): State<Arc<App>>, mut request: Request) ->
 }
 
 async fn limited(app: Arc<App>, request: Request) -> Result<Response, ApiError> {
-    let shared = app.clone();
     let turns = match request.extensions().get::<Source>() {
-        Some(Source::InProcess(_)) => None,
-        Some(Source::Network(peer)) if peer.is_holder(shared.clock.now()) => Some(&shared.holders),
-        Some(Source::Network(_)) | None => Some(&shared.strangers),
+        Some(Source::InProcess(_)) => return in_time(app, request).await,
+        Some(Source::Network(peer)) if peer.is_holder(app.clock.now()) => &app.holders,
+        Some(Source::Network(_)) | None => &app.strangers,
     };
-    let permit = turns
-        .map(|turns| {
-            turns
-                .try_acquire()
-                .map_err(|_| ApiError::too_many_requests())
-        })
-        .transpose()?;
-    // The permit is held until the answer begins, and so not for as long as a watch lasts.
-    let answer = tokio::time::timeout(ANSWER_TIMEOUT, answer(app, request))
+    let turn = Arc::clone(turns).try_acquire_owned();
+    let turn = turn.map_err(|_| ApiError::too_many_requests())?;
+    // A task of its own: whoever takes a request back, or is gone, keeps their turn until what it began is done. It ends
+    // when the answer begins, and so does not last as long as a watch.
+    let answering = tokio::spawn(async move {
+        let answer = in_time(app, request).await;
+        drop(turn);
+        answer
+    });
+    answering
         .await
-        .map_err(|_| ApiError::timeout("the request did not complete within 60 seconds"))?;
-    drop(permit);
-    answer
+        .unwrap_or_else(|error| match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(ApiError::internal("the server is closing")),
+        })
+}
+
+async fn in_time(app: Arc<App>, request: Request) -> Result<Response, ApiError> {
+    tokio::time::timeout(ANSWER_TIMEOUT, answer(app, request))
+        .await
+        .map_err(|_| ApiError::timeout("the request did not complete within 60 seconds"))?
 }
 
 async fn answer(app: Arc<App>, request: Request) -> Result<Response, ApiError> {

@@ -5,7 +5,7 @@ mod hostile;
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Arc, Condvar, Mutex},
+    sync::{Arc, Mutex},
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -22,14 +22,12 @@ use touchstone_apiserver::{
 use crate::support::{
     network::Connection,
     pki::Certified,
-    server::{ATTESTED, TOKEN, TestServer, sha256},
+    server::{ATTESTED, HELD, Hold, TOKEN, TestServer, sha256},
     target::REQUESTS,
 };
 
 /// A request for this long is of another key.
 const OF_ANOTHER_KEY: i32 = 1200;
-/// A request for this long is judged until the test lets go.
-const HELD: i32 = 1500;
 /// A request for this long is not taken.
 const NOT_ENROLLED: i32 = 900;
 
@@ -37,26 +35,13 @@ const NOT_ENROLLED: i32 = 900;
 #[derive(Default)]
 struct Keeper {
     counted: Mutex<Vec<FrontOutcome>>,
-    /// How many were held so far, and whether they go on.
-    held: Mutex<(usize, bool)>,
-    lets_go: Condvar,
+    hold: Hold,
 }
 
 impl Keeper {
     fn count_of(&self, outcome: FrontOutcome) -> usize {
         let counted = self.counted.lock().unwrap();
         counted.iter().filter(|one| **one == outcome).count()
-    }
-
-    fn hold(&self) {
-        let mut held = self.held.lock().unwrap();
-        held.0 += 1;
-        drop(self.lets_go.wait_while(held, |held| !held.1));
-    }
-
-    fn let_go(&self) {
-        self.held.lock().unwrap().1 = true;
-        self.lets_go.notify_all();
     }
 }
 
@@ -69,7 +54,7 @@ impl Doorkeeper for Keeper {
         }
         assert_ne!(spec.expiration_seconds, Some(666), "a panic on demand");
         if spec.expiration_seconds == Some(HELD) {
-            self.hold();
+            self.hold.hold();
         }
         Ok(Admitted {
             key: format!("{:?}", spec.expiration_seconds == Some(OF_ANOTHER_KEY)),

@@ -15,12 +15,12 @@ use crate::{
     front::Street,
     support::{
         frames::{
-            CANCEL, CONTINUATION, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frames, HEADERS,
-            RST_STREAM, frame, head,
+            CONTINUATION, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frames, HEADERS, frame, head,
+            post, reset,
         },
         network::Connection,
         pki::Certified,
-        server::TOKEN,
+        server::{ATTESTED, HELD, TOKEN},
         target::{REQUESTS, REVIEW, Target},
     },
 };
@@ -128,7 +128,7 @@ async fn streams_that_are_opened_and_reset_end_their_connection_and_keep_nobody_
             let burst: Vec<u8> = streams()
                 .flat_map(|stream| {
                     let mut pair = open(stream, END_STREAM);
-                    pair.extend(frame(RST_STREAM, 0, stream, &CANCEL));
+                    pair.extend(reset(stream));
                     pair
                 })
                 .collect();
@@ -152,12 +152,47 @@ async fn streams_that_are_reset_after_they_were_looked_at_keep_nobody_waiting() 
         for (number, stream) in streams().enumerate() {
             attacker.send(&open(stream, END_STREAM)).await;
             tokio::task::yield_now().await;
-            attacker.send(&frame(RST_STREAM, 0, stream, &CANCEL)).await;
+            attacker.send(&reset(stream)).await;
             if number % 250 == 0 {
                 door.an_engineer_is_answered().await;
             }
         }
     }
+}
+
+#[tokio::test]
+async fn requests_that_are_taken_back_keep_their_turns_until_what_they_began_is_done() {
+    let target = Target::new().await;
+    let mut request = target.request(ATTESTED);
+    request["spec"]["expirationSeconds"] = HELD.into();
+    let body = serde_json::to_vec(&request).unwrap();
+    let mut attacker = Frames::open(target.address, &target.ca).await;
+    // More than strangers have turns, each looked at before it is taken back.
+    for stream in streams().take(70) {
+        assert!(attacker.send(&post(stream, REQUESTS, &body)).await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(attacker.send(&reset(stream)).await);
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(target.server.hold.count(), 2, "two are judged at once");
+    let answer = target.nobody().await.get("/readyz").await;
+    assert_eq!(answer.code, 429, "strangers have no turn left");
+    let answer = target
+        .engineer("/CN=bob")
+        .await
+        .post(REVIEW, &json!({}))
+        .await;
+    assert_eq!(
+        answer.code, 201,
+        "who has a certificate has turns of their own"
+    );
+    target.server.hold.let_go();
+    let again = async {
+        while target.nobody().await.get("/readyz").await.code != 200 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, again).await.expect("turns come back");
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use tokio::{
 
 use super::*;
 use crate::support::{
-    frames::{CANCEL, DATA, END_HEADERS, END_STREAM, Frames, HEADERS, RST_STREAM, frame, head},
+    frames::{Frames, post, reset},
     network::tls as open_tls,
 };
 
@@ -75,27 +75,16 @@ async fn requests_that_are_taken_back_while_they_are_judged_make_no_room_for_mor
     let mut request = street.request();
     request["spec"]["expirationSeconds"] = HELD.into();
     let body = serde_json::to_vec(&request).unwrap();
-    // A header of its own name (RFC 7541 section 6.2.2).
-    let mut block = head("POST", REQUESTS);
-    for text in ["content-type", "application/json"] {
-        if text == "content-type" {
-            block.push(0);
-        }
-        block.push(text.len() as u8);
-        block.extend(text.as_bytes());
-    }
     let mut attacker = Frames::open(street.address, &street.ca).await;
     for stream in (0..12).map(|number| 2 * number + 1) {
-        let mut post = frame(HEADERS, END_HEADERS, stream, &block);
-        post.extend(frame(DATA, END_STREAM, stream, &body));
-        assert!(attacker.send(&post).await);
+        assert!(attacker.send(&post(stream, REQUESTS, &body)).await);
         // Most are at the judge's by then.
         tokio::time::sleep(Duration::from_millis(100)).await;
-        assert!(attacker.send(&frame(RST_STREAM, 0, stream, &CANCEL)).await);
+        assert!(attacker.send(&reset(stream)).await);
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let held = street.keeper.held.lock().unwrap().0;
-    street.keeper.let_go();
+    let held = street.keeper.hold.count();
+    street.keeper.hold.let_go();
     assert_eq!(held, 2, "two are judged at once");
     let answer = street
         .nobody()

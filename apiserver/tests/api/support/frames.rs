@@ -13,9 +13,9 @@ use tokio_rustls::client::TlsStream;
 use crate::support::{network::tls, pki::Certified};
 
 /// Kinds of frames (RFC 9113 section 6).
-pub(crate) const DATA: u8 = 0;
+const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
-pub(crate) const RST_STREAM: u8 = 3;
+const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
 pub(crate) const CONTINUATION: u8 = 9;
@@ -23,7 +23,7 @@ pub(crate) const CONTINUATION: u8 = 9;
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
 /// Errors (section 7).
-pub(crate) const CANCEL: [u8; 4] = [0, 0, 0, 8];
+const CANCEL: [u8; 4] = [0, 0, 0, 8];
 pub(crate) const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// How long a server may take to hang up, on a busy machine.
@@ -50,6 +50,25 @@ pub(crate) fn head(method: &str, path: &str) -> Vec<u8> {
         block.extend(value.as_bytes());
     }
     block
+}
+
+/// A stream that posts this JSON.
+pub(crate) fn post(stream: u32, path: &str, body: &[u8]) -> Vec<u8> {
+    let mut block = head("POST", path);
+    // A header of a name of its own (RFC 7541 section 6.2.2).
+    block.push(0);
+    for text in ["content-type", "application/json"] {
+        block.push(text.len() as u8);
+        block.extend(text.as_bytes());
+    }
+    let mut frames = frame(HEADERS, END_HEADERS, stream, &block);
+    frames.extend(frame(DATA, END_STREAM, stream, body));
+    frames
+}
+
+/// Takes a stream back.
+pub(crate) fn reset(stream: u32) -> Vec<u8> {
+    frame(RST_STREAM, 0, stream, &CANCEL)
 }
 
 /// A connection on which nothing is right but what a test makes so. What comes is read all the time.

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{Arc, Condvar, Mutex},
 };
 
 use aws_lc_rs::digest;
@@ -47,8 +47,37 @@ impl Clock for TestClock {
     }
 }
 
+/// A request for this long is judged until the test lets go.
+pub(crate) const HELD: i32 = 1500;
+
+/// Holds what is judged.
+#[derive(Default)]
+pub(crate) struct Hold {
+    /// How many were held so far, and whether they go on.
+    held: Mutex<(usize, bool)>,
+    lets_go: Condvar,
+}
+
+impl Hold {
+    pub(crate) fn hold(&self) {
+        let mut held = self.held.lock().unwrap();
+        held.0 += 1;
+        drop(self.lets_go.wait_while(held, |held| !held.1));
+    }
+
+    /// How many were held so far.
+    pub(crate) fn count(&self) -> usize {
+        self.held.lock().unwrap().0
+    }
+
+    pub(crate) fn let_go(&self) {
+        self.held.lock().unwrap().1 = true;
+        self.lets_go.notify_all();
+    }
+}
+
 /// Takes requests for [`ATTESTED`] and says whose they are; refuses others.
-struct Evidence;
+struct Evidence(Arc<Hold>);
 
 impl AnonymousCreate for Evidence {
     fn admit(&self, spec: &CertificateSigningRequestSpec) -> Result<AttestedCreator, Refusal> {
@@ -58,6 +87,9 @@ impl AnonymousCreate for Evidence {
             });
         }
         assert_ne!(spec.expiration_seconds, Some(666), "a panic on demand");
+        if spec.expiration_seconds == Some(HELD) {
+            self.0.hold();
+        }
         Ok(AttestedCreator {
             username: "alice".to_owned(),
             groups: vec!["system:authenticated".to_owned()],
@@ -113,6 +145,7 @@ impl Approvers for People {
 /// A server and its surroundings; stops when it is dropped.
 pub(crate) struct TestServer {
     pub(crate) api: ApiServer,
+    pub(crate) hold: Arc<Hold>,
     pub(crate) pki: Pki,
     pub(crate) clock: Arc<TestClock>,
     pub(crate) engineers: Certified,
@@ -127,15 +160,13 @@ impl TestServer {
         let database = pki.path("api.sqlite");
         let (engineers, administrators) = (pki.ca("engineers"), pki.ca("administrators"));
         let clock = Arc::new(TestClock::default());
-        let api = ApiServer::open(config(
-            &database,
-            &engineers,
-            &administrators,
-            clock.clone(),
-        ))
-        .unwrap();
+        let hold = Arc::new(Hold::default());
+        let mut config = config(&database, &engineers, &administrators, clock.clone());
+        config.anonymous = Arc::new(Evidence(Arc::clone(&hold)));
+        let api = ApiServer::open(config).unwrap();
         Self {
             api,
+            hold,
             pki,
             clock,
             engineers,
@@ -187,6 +218,7 @@ impl TestServer {
 
 impl Drop for TestServer {
     fn drop(&mut self) {
+        self.hold.let_go();
         self.shutdown.cancel();
     }
 }
@@ -207,7 +239,7 @@ fn config(
             ca(administrators, CaKind::Administrators),
             ca(engineers, CaKind::Engineers),
         ],
-        anonymous: Arc::new(Evidence),
+        anonymous: Arc::new(Evidence(Arc::default())),
         approvers: Arc::new(People),
         clock,
     }
