@@ -10,7 +10,7 @@ use crate::{
 use const_oid::ObjectIdentifier;
 
 pub(crate) use build::{signed, subject};
-pub(crate) use read::{EXTENSION_REQUESTS, Parts, der_of, read_subject};
+pub(crate) use read::{EXTENSION_REQUESTS, Parts, der_of, read_names};
 
 mod build;
 mod read;
@@ -22,6 +22,9 @@ pub const WAITING_FOR_ANNOTATION: &str = "touchstone.dev/waiting-for";
 pub const WAITS_UNTIL_ANNOTATION: &str = "touchstone.dev/waits-until";
 /// The reason of the condition Approved where the signer added it.
 pub const POLICY_APPROVED: &str = "PolicyApproved";
+/// The signer name under which Kubernetes itself signs client certificates that kube-apiserver believes: whoever approves a
+/// request decides, and kube-controller-manager signs it as it is.
+pub const KUBE_APISERVER_CLIENT: &str = "kubernetes.io/kube-apiserver-client";
 /// The most bytes a request may have, as DER and as PEM.
 pub const MAX_CSR_BYTES: usize = 16 * 1024;
 

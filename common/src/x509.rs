@@ -236,24 +236,51 @@ impl<'a> Certificate<'a> {
 
 /// The attributes of a name (RDNSequence, whole), each alone in its place.
 pub(crate) fn attributes(name: &[u8]) -> Result<Vec<Attribute<'_>>, ReadError> {
+    let places = places(name)?;
+    let single = |place: Vec<_>| <[Attribute<'_>; 1]>::try_from(place);
+    let attributes = places
+        .into_iter()
+        .map(|place| single(place).map(|[attribute]| attribute));
+    attributes
+        .collect::<Result<_, _>>()
+        .map_err(|_| ReadError::MultiValuedName)
+}
+
+/// The attributes of a name (RDNSequence, whole), where several of one type may share a place: Go's library writes all of
+/// a subject's O into one, and kube-apiserver reads each of them.
+pub(crate) fn attributes_by_type(name: &[u8]) -> Result<Vec<Attribute<'_>>, ReadError> {
+    let places = places(name)?;
+    let mixed = |place: &Vec<Attribute<'_>>| place.array_windows().any(|[a, b]| a.oid != b.oid);
+    if places.iter().any(mixed) {
+        return Err(ReadError::MultiValuedName);
+    }
+    Ok(places.into_iter().flatten().collect())
+}
+
+/// The places of a name (RDNs), each with its attributes; none is empty.
+fn places(name: &[u8]) -> Result<Vec<Vec<Attribute<'_>>>, ReadError> {
     let mut names = asn1::only(name, Tag::Sequence)?;
-    let mut attributes = Vec::new();
+    let mut places = Vec::new();
     while !names.is_empty() {
         let mut set = names.inner(Tag::Set)?;
-        let mut pair = set.inner(Tag::Sequence)?;
-        if !set.is_empty() {
-            return Err(ReadError::MultiValuedName);
+        let mut place = Vec::new();
+        loop {
+            let mut pair = set.inner(Tag::Sequence)?;
+            let oid = pair.read()?;
+            let value = pair.any()?;
+            pair.finish()?;
+            place.push(Attribute {
+                oid,
+                tag: value.header().tag(),
+                value: value.value(),
+            });
+            if set.is_empty() {
+                break;
+            }
         }
-        let oid = pair.read()?;
-        let value = pair.any()?;
-        pair.finish()?;
-        attributes.push(Attribute {
-            oid,
-            tag: value.header().tag(),
-            value: value.value(),
-        });
+        places.push(place);
     }
-    Ok(attributes)
+    Ok(places)
 }
 
 impl<'a> Attribute<'a> {

@@ -253,7 +253,9 @@ impl ClientIdentity {
         if purposes.as_deref() != Some(&[CLIENT_AUTH]) {
             return Err(CertificateError::ExtendedKeyUsage);
         }
-        let (user, groups) = csr::read_subject(certificate.subject, MAX_CERTIFICATE_GROUPS)?;
+        // kube-controller-manager writes all O into one place; so strict as a request is no certificate of Go's.
+        let names = x509::attributes_by_type(certificate.subject)?;
+        let (user, groups) = csr::read_names(&names, MAX_CERTIFICATE_GROUPS)?;
         Ok(Self {
             user,
             groups,

@@ -52,6 +52,8 @@ pub struct Issued {
     pub fingerprint: [u8; 32],
     /// Serial number, lower-case hex.
     pub serial: String,
+    /// SHA-256 of the trust bundle's CA that the chain ends in.
+    pub anchor: [u8; 32],
 }
 
 /// Checks a delivered chain: key, CN, groups, EKU, chain to the trust bundle, real dates.
@@ -73,8 +75,9 @@ pub fn verify_issued(
     let identity = ClientIdentity::from_certificate(leaf_der, &leaf)?;
     check_identity(&identity, expected)?;
     check_dates(identity.validity, expected)?;
-    check_chain(&leaf, rest, expected)?;
+    let anchor = check_chain(&leaf, rest, expected)?;
     Ok(Issued {
+        anchor,
         chain_pem: chain.iter().map(|der| pem::encode(LABEL, der)).collect(),
         leaf_der: leaf_der.clone(),
         groups: identity.groups,
@@ -129,12 +132,12 @@ fn check_dates(found: Validity, expected: &Expected<'_>) -> Result<(), Certifica
     Ok(())
 }
 
-/// Follows the signatures from the leaf through the delivered CAs, in their order, to a CA of the trust bundle.
+/// Follows the signatures from the leaf through the delivered CAs, in their order, to a CA of the trust bundle; its SHA-256.
 fn check_chain(
     leaf: &Certificate<'_>,
     delivered: &[Vec<u8>],
     expected: &Expected<'_>,
-) -> Result<(), CertificateError> {
+) -> Result<[u8; 32], CertificateError> {
     // A bundle may hold CAs of other kinds for others: what cannot be read cannot be believed, and is passed over.
     let anchors: Vec<CaCertificate> = super::from_pem_bundle(expected.trust_bundle)?
         .iter()
@@ -154,7 +157,8 @@ fn check_chain(
                     return Err(CertificateError::Unrelated);
                 }
             }
-            return check_ca(anchor, below, expected.now);
+            check_ca(anchor, below, expected.now)?;
+            return Ok(anchor.fingerprint());
         }
         let ca = CaCertificate::from_der(der)?;
         if !ca.is_issuer_of(&current) {
@@ -165,7 +169,8 @@ fn check_chain(
     }
     let below = u8::try_from(delivered.len()).unwrap_or(u8::MAX);
     let anchor = issuer(&current, &anchors).ok_or(CertificateError::UnknownIssuer)?;
-    check_ca(anchor, below, expected.now)
+    check_ca(anchor, below, expected.now)?;
+    Ok(anchor.fingerprint())
 }
 
 fn issuer<'a>(

@@ -11,7 +11,7 @@ use crate::{
     key::{self, Accept, PublicKey, SignatureAlgorithm},
     name::{GroupName, MAX_GROUPS, NameError, UserName, is_touchstones, quoted},
     oid, pem,
-    x509::{self, ReadError},
+    x509::{self, Attribute, ReadError},
 };
 use const_oid::ObjectIdentifier;
 use der::Tag;
@@ -111,6 +111,14 @@ pub(crate) fn read_subject(
         ReadError::Der(error) => in_part("the subject")(error),
         _ => CsrError::MultiValuedRdn,
     })?;
+    read_names(&attributes, most_groups)
+}
+
+/// As [`read_subject`], of attributes that were read already.
+pub(crate) fn read_names(
+    attributes: &[Attribute<'_>],
+    most_groups: usize,
+) -> Result<(UserName, Vec<GroupName>), CsrError> {
     let mut users = Vec::new();
     let mut groups = Vec::new();
     for attribute in attributes {

@@ -294,13 +294,13 @@ fn a_request_of_openssl_is_refused_for_what_it_lacks_or_asks_and_for_nothing_els
 fn a_client_certificate_of_openssl_is_read_and_one_for_servers_is_not() {
     let dir = Dir::new();
     dir.write("plain.cnf", "[req]\ndistinguished_name=dn\n[dn]\n");
-    let make = |usage: &str| {
+    let make = |subject: &str, usage: &str| {
         dir.openssl(&format!(
-            "req -x509 -newkey rsa:2048 -nodes -keyout key.pem -config plain.cnf -subj /O=ops/CN=alice/O=dev -utf8 -days 1 -addext basicConstraints=critical,CA:FALSE -addext keyUsage=critical,digitalSignature -addext extendedKeyUsage={usage} -outform DER -out leaf.der"
+            "req -x509 -newkey rsa:2048 -nodes -keyout key.pem -config plain.cnf -subj {subject} -utf8 -days 1 -addext basicConstraints=critical,CA:FALSE -addext keyUsage=critical,digitalSignature -addext extendedKeyUsage={usage} -outform DER -out leaf.der"
         ));
         ClientIdentity::from_der(&dir.read("leaf.der"))
     };
-    let identity = make("clientAuth").unwrap();
+    let identity = make("/O=ops/CN=alice/O=dev", "clientAuth").unwrap();
     assert_eq!(identity.user, user("alice"));
     assert_eq!(identity.groups, [group("dev"), group("ops")]);
     let serial = dir.openssl("x509 -inform DER -in leaf.der -noout -serial");
@@ -312,7 +312,17 @@ fn a_client_certificate_of_openssl_is_read_and_one_for_servers_is_not() {
             .trim_start_matches('0'),
         identity.serial.trim_start_matches('0')
     );
-    assert_eq!(make("serverAuth"), Err(CertificateError::ExtendedKeyUsage));
+    assert_eq!(
+        make("/O=ops/CN=alice/O=dev", "serverAuth"),
+        Err(CertificateError::ExtendedKeyUsage)
+    );
+    // kube-controller-manager writes it so: all groups in one place.
+    let shared = make("/O=ops+O=dev/CN=alice", "clientAuth").unwrap();
+    assert_eq!(shared.user, user("alice"));
+    assert_eq!(shared.groups, [group("dev"), group("ops")]);
+    for hidden in ["/O=ops/CN=alice+O=dev", "/O=ops/CN=mallory+CN=alice"] {
+        assert!(make(hidden, "clientAuth").is_err(), "{hidden}");
+    }
 }
 
 /// What a YubiKey whose attestation key the operator replaced would deliver, made by OpenSSL.
