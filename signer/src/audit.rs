@@ -214,9 +214,14 @@ pub struct Intent {
     /// Which policy of its process that was, 1 for the one it started with.
     #[serde(default)]
     pub policy_generation: u64,
-    /// SHA-256 of the issuing certificate.
+    /// Who signs: the request's signer name. Nothing in records of earlier versions.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub signer_name: String,
+    /// SHA-256 of the issuing certificate. Nothing where kube-controller-manager signs the request as it is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub ca: String,
-    /// SHA-256 of the bytes that will be signed.
+    /// SHA-256 of the bytes that will be signed. Nothing, as above.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub tbs_sha256: String,
 }
 

@@ -19,7 +19,7 @@ use aws_lc_rs::digest::{self, SHA256};
 use std::collections::BTreeSet;
 use touchstone_common::certificate::{self, CaCertificate, CertificateError};
 
-/// The namespace that it is in where nobody says otherwise; `deploy/base/bundle.yaml` makes it.
+/// The namespace that it is in where nobody says otherwise; `deploy/components/own-ca/bundle.yaml` makes it.
 pub const NAMESPACE: &str = "touchstone";
 /// The most certificates of one bundle: every handshake of an API server looks through them.
 pub const MAX_CERTIFICATES: usize = 64;

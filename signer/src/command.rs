@@ -97,6 +97,9 @@ pub enum Command {
     },
 }
 
+/// The signer name of Touchstone's CA where nobody says otherwise.
+const DEFAULT_SIGNER_NAME: &str = "touchstone.dev/client";
+
 /// What both ways of running the signer need.
 #[derive(Debug, clap::Args)]
 pub struct SignerOptions {
@@ -112,9 +115,6 @@ pub struct SignerOptions {
     /// A file that is written, as JSON, when everything is ready
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
-    /// The signer name that is answered; requests of any other are left alone
-    #[arg(long, value_name = "NAME", default_value = "touchstone.dev/client")]
-    pub signer_name: String,
     /// The settings of the CA, YAML: who signs it, when it rotates, where its keys are made; without it, the usual ones
     #[arg(long, value_name = "FILE")]
     pub ca_settings: Option<PathBuf>,

@@ -1,4 +1,4 @@
-//! The controller: watches requests of its signer name and brings each to its end. All input and output is here; what to
+//! The controller: watches requests of its signer names and brings each to its end. All input and output is here; what to
 //! do is decided by [`crate::review`], what to sign by [`crate::issue`].
 //!
 //! A request's way, each step on disk before the next begins:
@@ -8,14 +8,18 @@
 //!        → audit `issued` → Grant (phase Issued)
 //! ```
 //!
+//! Under the cluster's signer name, kube-controller-manager signs and delivers; the rest is the same.
+//!
 //! It can stop after any step. The next run reads what is there and goes on: a Grant of the same request is resumed under
 //! a new intent, one of another request is a replay.
 
 mod aftercare;
 mod bindings;
+mod by_cluster;
 mod conditions;
 pub(crate) mod events;
 mod grants;
+mod intent;
 mod queue;
 mod reconcile;
 mod settle;
@@ -27,14 +31,15 @@ pub(crate) use subject::Subject;
 
 use crate::{
     audit::{AuditError, AuditLog, Event},
-    ca::authority::Authority,
+    client_ca::ClientCaError,
     clock::Clock,
     grant::{Grant, Phase},
     lease::{Leadership, NotLeading},
     metrics::Metrics,
     review::{EvidenceCache, ReviewError, Snapshot},
+    signers::Signers,
 };
-use futures::{FutureExt, Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use kube::{
@@ -45,7 +50,7 @@ use lru::LruCache;
 use queue::{Input, Queue};
 use reconcile::Outcome;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     num::NonZeroUsize,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -70,12 +75,11 @@ const STOP_LIMIT: Duration = Duration::from_millis(700);
 #[derive(Debug)]
 pub struct Context {
     audit: AuditLog,
-    authority: watch::Receiver<Arc<Authority>>,
     clock: Arc<dyn Clock>,
     evidence: Arc<EvidenceCache>,
     memory: Mutex<Memory>,
     metrics: Arc<Metrics>,
-    signer_name: String,
+    signers: Signers,
     snapshot: watch::Receiver<Arc<Snapshot>>,
     requests: Api<CertificateSigningRequest>,
     grants: Api<Grant>,
@@ -92,8 +96,6 @@ pub struct Parts {
     pub client: Client,
     /// Where is recorded what is done.
     pub audit: AuditLog,
-    /// What signs.
-    pub authority: watch::Receiver<Arc<Authority>>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Evidence that was verified before.
@@ -104,8 +106,8 @@ pub struct Parts {
     pub leadership: Leadership,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// The signer name that is answered.
-    pub signer_name: String,
+    /// Who signs under the signer names that are answered.
+    pub signers: Signers,
     /// The policy in force.
     pub snapshot: watch::Receiver<Arc<Snapshot>>,
 }
@@ -145,6 +147,9 @@ pub enum ControllerError {
     /// The CA.
     #[error(transparent)]
     Ca(#[from] crate::ca::CaError),
+    /// The cluster's client CAs.
+    #[error(transparent)]
+    ClientCa(#[from] ClientCaError),
     /// Another replica acts.
     #[error(transparent)]
     NotLeading(#[from] NotLeading),
@@ -180,7 +185,6 @@ impl Context {
             role_bindings: bindings::RoleBindings::new(parts.client.clone()),
             events: events::Events::new(parts.client),
             audit: parts.audit,
-            authority: parts.authority,
             clock: parts.clock,
             evidence: parts.evidence,
             front_account: parts.front_account,
@@ -191,7 +195,7 @@ impl Context {
             }),
             leadership: parts.leadership,
             metrics: parts.metrics,
-            signer_name: parts.signer_name,
+            signers: parts.signers,
             snapshot: parts.snapshot,
         }
     }
@@ -240,13 +244,8 @@ impl Context {
         for request in self.take_in(grants.as_mut(), &mut aftercare).await? {
             queue.push(request, Input::Reread);
         }
-        let selector = format!("spec.signerName={}", self.signer_name);
-        let events = watcher(
-            self.requests.clone(),
-            watcher::Config::default().fields(&selector),
-        )
-        .default_backoff();
-        let mut events = std::pin::pin!(events);
+        let mut unlisted: HashSet<String> = self.signers.names().map(str::to_owned).collect();
+        let mut events = std::pin::pin!(self.heard_of_requests());
         loop {
             while let Some((name, input)) = queue.start() {
                 running.spawn(Arc::clone(&self).work(name, input));
@@ -271,20 +270,23 @@ impl Context {
                 },
                 Some(Ok((name, outcome))) = caring.join_next() => aftercare.finish(&name, outcome),
                 () = aftercare.due() => {}
-                event = events.next() => match event {
-                    Some(Ok(watcher::Event::Apply(request) | watcher::Event::InitApply(request))) => {
+                heard = events.next() => match heard.map(|(name, event)| event.map(|event| (name, event))) {
+                    Some(Ok((_, watcher::Event::Apply(request) | watcher::Event::InitApply(request)))) => {
                         queue.push(request.name_any(), Input::Object(Box::new(request)));
                     }
-                    Some(Ok(watcher::Event::Delete(request))) => {
+                    Some(Ok((_, watcher::Event::Delete(request)))) => {
                         queue.push(request.name_any(), Input::Reread);
                     }
-                    Some(Ok(watcher::Event::InitDone)) => {
-                        self.metrics.watching(true);
-                        if let Some(ready) = ready.take() {
-                            ready();
+                    Some(Ok((name, watcher::Event::InitDone))) => {
+                        unlisted.remove(&name);
+                        if unlisted.is_empty() {
+                            self.metrics.watching(true);
+                            if let Some(ready) = ready.take() {
+                                ready();
+                            }
                         }
                     }
-                    Some(Ok(watcher::Event::Init)) => {}
+                    Some(Ok((_, watcher::Event::Init))) => {}
                     Some(Err(error)) => {
                         tracing::warn!(error = %chain(&error), "the watch on requests was cut; trying again");
                     }
@@ -318,6 +320,26 @@ impl Context {
             tracing::warn!("stopped with requests under way; they are resumed at the next start");
         }
         Ok(())
+    }
+
+    /// What is heard of requests, with the signer name that it was heard of: first all of a name, then each change. The API
+    /// server selects them, so that others' cost nothing here.
+    fn heard_of_requests(
+        &self,
+    ) -> impl Stream<
+        Item = (
+            String,
+            Result<watcher::Event<CertificateSigningRequest>, watcher::Error>,
+        ),
+    > + Send
+    + use<> {
+        let of = |name: &str| {
+            let name = name.to_owned();
+            let config = watcher::Config::default().fields(&format!("spec.signerName={name}"));
+            let events = watcher(self.requests.clone(), config).default_backoff();
+            events.map(move |event| (name.clone(), event)).boxed()
+        };
+        stream::select_all(self.signers.names().map(of).collect::<Vec<_>>())
     }
 
     /// Works on one request. A panic ends this request and no other.

@@ -7,6 +7,7 @@ use crate::{
         CaError, lifecycle::Refused, record::RecordError, rotation::RotationError,
         settings::CaSettingsError, store::StoreError,
     },
+    client_ca::ClientCaError,
     command::policy::ManifestError,
     controller::ControllerError,
     credentials::CredentialsError,
@@ -196,6 +197,15 @@ pub enum Error {
     /// The settings of the CA.
     #[error(transparent)]
     CaSettings(#[from] CaSettingsError),
+    /// CA settings of a signer that has no CA.
+    #[error("use the CA settings: under kubernetes.io/kube-apiserver-client Touchstone has no CA")]
+    NoCa,
+    /// Two names, each of which would have a CA.
+    #[error("answer to the signer name {0} as well: one process has one CA")]
+    SecondCa(String),
+    /// The cluster's client CAs.
+    #[error(transparent)]
+    ClientCa(#[from] ClientCaError),
     /// Nothing tells the cluster from others.
     #[error("bind the CA to the cluster: its namespace kube-system has no UID")]
     ClusterUnknown,
@@ -330,6 +340,7 @@ impl Error {
             Self::AccountUnknown
             | Self::Api { .. }
             | Self::Bindings { .. }
+            | Self::ClientCa(_)
             | Self::ClusterUnknown
             | Self::Credentials(_)
             | Self::GrantsMissing => Exit::Api,
@@ -344,12 +355,18 @@ impl Error {
                 CaError::DataDir(error) => data_exit(error),
                 _ => Exit::Data,
             },
-            Self::Controller(ControllerError::Kubernetes { .. }) => Exit::Api,
+            Self::Controller(ControllerError::ClientCa(_) | ControllerError::Kubernetes { .. }) => {
+                Exit::Api
+            }
             Self::Controller(ControllerError::NotLeading(_) | ControllerError::Review(_)) => {
                 Exit::Failed
             }
             Self::DataDir(error) => data_exit(error),
-            Self::CaSettings(_) | Self::Endpoint { .. } | Self::LogFilter(_) => Exit::Usage,
+            Self::CaSettings(_)
+            | Self::Endpoint { .. }
+            | Self::LogFilter(_)
+            | Self::NoCa
+            | Self::SecondCa(_) => Exit::Usage,
             Self::Rotation(error) => rotation_exit(error),
             Self::Store(StoreError::Kubernetes { .. }) => Exit::Api,
             Self::CaRecordMissing | Self::RecordRequest(_) | Self::Store(_) => Exit::Data,
@@ -416,6 +433,9 @@ impl Error {
             }
             Self::DataDir(error) => error.remedy(),
             Self::FrontTls(error) => error.remedy(),
+            Self::ClientCa(error) | Self::Controller(ControllerError::ClientCa(error)) => client_ca_remedy(error),
+            Self::NoCa => "leave --ca-settings out, or give --signer-name a name of Touchstone's own as well".into(),
+            Self::SecondCa(_) => "give one name beside kubernetes.io/kube-apiserver-client; run another signer, in another namespace, for the other".into(),
             Self::ClusterUnknown => "name the kubeconfig of a Kubernetes cluster".into(),
             Self::Endpoint { .. } => "name it as https://ADDRESS:PORT in the CA settings".into(),
             Self::CaMove(_) | Self::NothingAwaitsRoot => {
@@ -522,6 +542,21 @@ fn api_remedy(error: &kube::Error) -> String {
             "give the signer's account the rights of deploy/base/rbac.yaml (docs/operations.md)".into()
         }
         _ => "check that the API server runs and can be reached from here, then start again".into(),
+    }
+}
+
+fn client_ca_remedy(error: &ClientCaError) -> String {
+    match error {
+        ClientCaError::Kubernetes(source) => match source.as_ref() {
+            kube::Error::Api(status) if status.code == 403 => {
+                "give the signer's account the rights of deploy/components/approve-only/rbac.yaml (docs/operations.md)".into()
+            }
+            other => api_remedy(other),
+        },
+        ClientCaError::None => {
+            "start kube-apiserver with --client-ca-file; where the provider keeps it to itself, use a signer name of Touchstone's own"
+                .into()
+        }
     }
 }
 

@@ -71,8 +71,11 @@ pub struct GrantSpec {
     /// grant's, and the place in this list.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bindings: Vec<GrantBinding>,
+    /// Who signs it: the request's signer name. Nothing in grants of earlier versions, which Touchstone signed.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub signer_name: String,
     /// What is to be signed, recorded before it is. After an interruption there can be several, the latest last: at most
-    /// one of them was delivered.
+    /// one of them was delivered. None where kube-controller-manager signs, which signs the request as it is.
     pub intents: Vec<GrantIntent>,
 }
 

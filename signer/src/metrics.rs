@@ -14,7 +14,7 @@ use crate::ca::{
 };
 use jiff::Timestamp;
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text},
     metrics::{
         counter::Counter,
         family::Family,
@@ -38,6 +38,8 @@ use touchstone_common::{policy::Policy, ttl::Ttl};
 
 /// In place of a time: no CA signs.
 const NO_CA: i64 = i64::MIN;
+/// In place of a time: kube-controller-manager signs.
+const NO_CA_NEEDED: i64 = i64::MAX;
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -89,6 +91,8 @@ type Leaves = HashMap<String, BinaryHeap<Reverse<i64>>>;
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    /// What is counted of the CA; nothing where there is none.
+    ca_registry: Option<Registry>,
     requests: Family<RequestLabels, Counter>,
     waiting: Gauge,
     retries: Counter,
@@ -150,9 +154,21 @@ pub enum NotReady {
 }
 
 impl Metrics {
+    /// Nothing counted yet, by a signer that has no CA: what it cannot count is not shown.
+    #[must_use]
+    pub fn without_ca() -> Self {
+        Self {
+            ca_registry: None,
+            signs_until: AtomicI64::new(NO_CA_NEEDED),
+            ..Self::new()
+        }
+    }
+
     /// Nothing counted yet.
     #[must_use]
     pub fn new() -> Self {
+        let mut ca_registry = Registry::with_prefix("touchstone");
+        let mut of_ca = Add(&mut ca_registry);
         let mut registry = Registry::with_prefix("touchstone");
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The program that runs", build);
@@ -214,47 +230,47 @@ impl Metrics {
                 "Changes of the policy file that could not be used",
                 Counter::default(),
             ),
-            ca_not_before: add.metric(
+            ca_not_before: of_ca.metric(
                 "ca_not_before_timestamp_seconds",
                 "When the issuing CA's certificate begins, in seconds since 1970",
                 Gauge::default(),
             ),
-            ca_not_after: add.metric(
+            ca_not_after: of_ca.metric(
                 "ca_not_after_timestamp_seconds",
                 "When the issuing CA's certificate ends, in seconds since 1970",
                 Gauge::default(),
             ),
-            ca_states: add.metric(
+            ca_states: of_ca.metric(
                 "ca_state",
                 "1 for the state that each CA is in",
                 Family::default(),
             ),
-            ca_leaves: add.metric(
+            ca_leaves: of_ca.metric(
                 "ca_leaves",
                 "Certificates of each CA that have not ended",
                 Family::default(),
             ),
-            ca_next_step: add.metric(
+            ca_next_step: of_ca.metric(
                 "ca_next_step_timestamp_seconds",
                 "When the next step of the CA's rotation is due, in seconds since 1970; 0 where none is",
                 Gauge::default(),
             ),
-            ca_overdue: add.metric(
+            ca_overdue: of_ca.metric(
                 "ca_rotation_overdue",
                 "1 while a step of the CA's rotation is late",
                 Gauge::default(),
             ),
-            ca_blocked: add.metric(
+            ca_blocked: of_ca.metric(
                 "ca_rotation_blocked",
                 "1 while a step of the CA's rotation is due and cannot be made",
                 Gauge::default(),
             ),
-            ca_record_readable: add.metric(
+            ca_record_readable: of_ca.metric(
                 "ca_record_readable",
                 "1 while the CA's record can be read and is whole",
                 Gauge::default(),
             ),
-            bundle_published: add.metric(
+            bundle_published: of_ca.metric(
                 "trust_bundle_published",
                 "1 while the trust bundle in the cluster is the one of the CA's record",
                 Gauge::default(),
@@ -265,6 +281,7 @@ impl Metrics {
             is_standing_by: AtomicBool::new(false),
             is_watching: AtomicBool::new(false),
             signs_until: AtomicI64::new(NO_CA),
+            ca_registry: Some(ca_registry),
             registry,
         }
     }
@@ -279,10 +296,13 @@ impl Metrics {
     /// All of it, in the OpenMetrics text format.
     #[must_use]
     pub fn encode(&self) -> String {
-        let mut text = String::new();
-        // Writing to a string does not fail.
-        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
-        text
+        let mut encoded = String::new();
+        for registry in [Some(&self.registry), self.ca_registry.as_ref()] {
+            // Writing to a string does not fail.
+            let _ = registry.map(|registry| text::encode_registry(&mut encoded, registry));
+        }
+        let _ = text::encode_eof(&mut encoded);
+        encoded
     }
 
     /// Whether requests are answered, here or by a leader that this replica stands by for, and certificates can be signed.
@@ -299,8 +319,10 @@ impl Metrics {
             return Err(NotReady::Audit);
         }
         let until = self.signs_until.load(Ordering::Acquire);
-        if until == NO_CA {
-            return Err(NotReady::NoCa);
+        match until {
+            NO_CA => return Err(NotReady::NoCa),
+            NO_CA_NEEDED => return Ok(ready),
+            _ => {}
         }
         let until = Timestamp::from_second(until).unwrap_or(Timestamp::MIN);
         if now > until {

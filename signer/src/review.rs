@@ -23,7 +23,7 @@ use std::sync::Arc;
 use touchstone_common::{
     approval::Asked,
     attestation::Roots,
-    csr::Request,
+    csr::{KUBE_APISERVER_CLIENT, Request},
     grant::GrantId,
     name::{GroupName, UserName},
     policy::{Facts, KeyFacts, Policy, Stage, User, Verdict},
@@ -206,6 +206,9 @@ fn judge(
         Verdict::Deny { .. } => Vec::new(),
     };
     check::bindings(&bindings)?;
+    if submission.signer_name == KUBE_APISERVER_CLIENT {
+        check::signed_as_it_is(&evaluation.verdict, claims.ttl, &bindings)?;
+    }
     let groups = {
         let own = (!bindings.is_empty()).then(|| GrantId::of_nonce(&claims.nonce).group());
         let mut groups: Vec<GroupName> = request.groups().iter().cloned().chain(own).collect();

@@ -4,13 +4,16 @@
 use crate::{
     audit::{AuditLog, Event},
     ca::rotation::{self, Rotation},
+    client_ca::ClientCa,
     clock::Clock,
     controller::{self, Context, Parts},
     error::Error,
     front::Face,
+    lease::Leadership,
     metrics::{self, Metrics},
     reload::{self, Change, PolicyFile},
     review::EvidenceCache,
+    signers::{OwnCa, Signers},
 };
 use kube::Client;
 use std::{num::NonZeroUsize, sync::Arc};
@@ -37,10 +40,12 @@ pub struct Service {
     pub metrics_listener: Option<TcpListener>,
     /// The policy.
     pub policy: PolicyFile,
-    /// What the CA's rotation works with.
-    pub rotation: rotation::Parts,
-    /// The signer name that is answered.
-    pub signer_name: String,
+    /// Whether this process is the one that acts.
+    pub leadership: Leadership,
+    /// What the CA's rotation works with, where the signer has a CA.
+    pub rotation: Option<rotation::Parts>,
+    /// The cluster's client CAs, where kube-controller-manager signs.
+    pub client_ca: Option<Arc<ClientCa>>,
 }
 
 /// An empty memory of verified evidence.
@@ -69,36 +74,44 @@ impl Service {
             metrics,
             metrics_listener,
             policy,
+            leadership,
             rotation,
-            signer_name,
+            client_ca,
         } = self;
         let monitor = monitor(metrics_listener, Arc::clone(&metrics), Arc::clone(&clock));
         let stopped = (audit.clone(), Arc::clone(&clock));
         let serving = async {
-            let leadership = rotation.leadership.clone();
-            let opening = Rotation::open(
-                client.clone(),
-                rotation,
-                audit.clone(),
-                Arc::clone(&clock),
-                Arc::clone(&metrics),
-            );
-            // A new installation waits for its first leader.
-            let rotation = tokio::select! {
-                rotation = opening => rotation?,
-                () = shutdown.cancelled() => return Ok(()),
+            let mut signers = Signers {
+                own: None,
+                cluster: client_ca,
             };
-            let authority = rotation.subscribe();
+            let rotation = match rotation {
+                None => None,
+                Some(parts) => {
+                    let name = parts.signer_name.clone();
+                    let opening = Rotation::open(
+                        client.clone(),
+                        parts,
+                        audit.clone(),
+                        Arc::clone(&clock),
+                        Arc::clone(&metrics),
+                    );
+                    // A new installation waits for its first leader.
+                    let rotation = tokio::select! {
+                        rotation = opening => rotation?,
+                        () = shutdown.cancelled() => return Ok(()),
+                    };
+                    let authority = rotation.subscribe();
+                    signers.own = Some(OwnCa { name, authority });
+                    Some(rotation)
+                }
+            };
             metrics.policy_in_force(&policy.subscribe().borrow().policy);
             let snapshot = policy.subscribe();
             let started = Event::Started {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
-                ca: authority
-                    .borrow()
-                    .active()
-                    .map(|ca| ca.fingerprint().to_owned())
-                    .unwrap_or_default(),
-                signer_name: signer_name.clone(),
+                ca: signers.own.as_ref().map(active).unwrap_or_default(),
+                signer_name: signers.names().collect::<Vec<_>>().join(", "),
             };
             audit.append(clock.now(), started).await?;
             metrics.audit_writable(true);
@@ -107,20 +120,19 @@ impl Service {
             let parts = Parts {
                 client,
                 audit: audit.clone(),
-                authority,
                 clock: Arc::clone(&clock),
                 evidence,
                 front_account: front.map(|front| front.account),
                 leadership,
                 metrics: Arc::clone(&metrics),
-                signer_name,
+                signers,
                 snapshot,
             };
             let watching = watch_policy(policy, audit, clock, metrics);
             tokio::select! {
                 result = answer(parts, shutdown, ready) => result,
                 never = watching => match never {},
-                never = rotation.run() => match never {},
+                never = rotate(rotation) => match never {},
             }
         };
         let result = tokio::select! {
@@ -130,6 +142,23 @@ impl Service {
         let (audit, clock) = stopped;
         audit.append(clock.now(), Event::Stopped {}).await?;
         result
+    }
+}
+
+/// SHA-256 of the CA that signs now; nothing where none does.
+fn active(own: &OwnCa) -> String {
+    let authority = own.authority.borrow();
+    let active = authority.active();
+    active
+        .map(|ca| ca.fingerprint().to_owned())
+        .unwrap_or_default()
+}
+
+/// Moves the CA through its life, where there is one, for ever.
+async fn rotate(rotation: Option<Rotation>) -> std::convert::Infallible {
+    match rotation {
+        Some(rotation) => rotation.run().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -103,7 +103,7 @@ impl<'a> Parts<'a> {
 }
 
 /// Exactly one CN, at least one O, nothing else; the groups sorted.
-pub(crate) fn read_subject(
+fn read_subject(
     subject: &[u8],
     most_groups: usize,
 ) -> Result<(UserName, Vec<GroupName>), CsrError> {

@@ -103,7 +103,7 @@ impl PublishError {
                 format!("find out who made it so, then delete {object}: it is made again at once")
             }
             Self::Kubernetes { source, .. } if code(source) == Some(403) => {
-                "give the signer's account the rights of deploy/base/bundle.yaml (docs/operations.md)".into()
+                "give the signer's account the rights of deploy/components/own-ca/bundle.yaml (docs/operations.md)".into()
             }
             Self::Kubernetes { source, .. } if code(source) == Some(404) => {
                 "create the namespace that the trust bundle is to be in".into()

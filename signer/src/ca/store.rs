@@ -61,7 +61,7 @@ impl StoreError {
             Self::Conflict => "try again: it is read anew".into(),
             Self::Gone => "restore the Secret from a backup: Touchstone never makes it anew".into(),
             Self::Kubernetes { .. } => {
-                "check that the API server can be reached, and the rights of deploy/base/rbac.yaml"
+                "check that the API server can be reached, and the rights of deploy/components/own-ca/rbac.yaml"
                     .into()
             }
             Self::Record(error) => error.remedy(),

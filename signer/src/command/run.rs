@@ -1,8 +1,9 @@
 //! `run`: the signer for a Kubernetes cluster.
 
-use super::{SignerOptions, cluster::ClusterOptions};
+use super::{DEFAULT_SIGNER_NAME, SignerOptions, cluster::ClusterOptions};
 use crate::{
     ca::{bootstrap, key::KeyPlace, record::Binding, rotation},
+    client_ca::ClientCa,
     clock::{Clock, SystemClock},
     controller::code,
     credentials::Credentials,
@@ -14,6 +15,7 @@ use crate::{
     metrics::Metrics,
     reload::{self, PolicyFile},
     service::{Service, evidence_cache},
+    signers::{SignerName, SignerNames},
 };
 use clap::Args;
 use hyper::http::uri::InvalidUri;
@@ -30,6 +32,10 @@ pub struct Run {
     signer: SignerOptions,
     #[command(flatten)]
     cluster: ClusterOptions,
+    /// A signer name that is answered; requests of any other are left alone. Under kubernetes.io/kube-apiserver-client
+    /// kube-controller-manager signs what is approved, under any other name Touchstone's own CA; both can be given
+    #[arg(long = "signer-name", value_name = "NAME", default_value = DEFAULT_SIGNER_NAME)]
+    signer_names: Vec<SignerName>,
     #[command(flatten)]
     front: FrontOptions,
     /// How long the lease lasts after its last renewal: another replica takes over after so long
@@ -50,31 +56,47 @@ impl Run {
             &options.policy,
             reload::attestation_roots(&options.attestation_root)?,
         )?;
-        let settings = options.ca_settings(KeyPlace::Secret)?;
+        let names = SignerNames::of(&self.signer_names).map_err(Error::SecondCa)?;
+        let settings = match names.own() {
+            Some(_) => Some(options.ca_settings(KeyPlace::Secret)?),
+            None if options.ca_settings.is_some() => return Err(Error::NoCa),
+            None => None,
+        };
         let cluster = policy.subscribe().borrow().policy.cluster().to_string();
         let data = Arc::new(DataDir::open(&options.data)?);
         if let Some(ready) = &options.ready_file {
             // Of an earlier process: it says nothing of this one. Not before the lock: one that still runs is ready.
             let _ = fs::remove_file(ready);
         }
-        let founded = rotation::found(&data, &settings, clock.now())?;
+        let founded = match &settings {
+            Some(settings) => rotation::found(&data, settings, clock.now())?,
+            None => None,
+        };
         let audit = options.audit_log(&data, clock.now())?;
         let (client, server) = connect(found.config.clone())?;
-        check(&client, &options.signer_name).await?;
+        check(&client, &names).await?;
+        let client_ca = match names.has_cluster() {
+            true => Some(Arc::new(ClientCa::open(client.clone()).await?)),
+            false => None,
+        };
         let evidence = evidence_cache();
         let front = front::Parts {
             client: client.clone(),
             clock: Arc::clone(&clock),
             evidence: Arc::clone(&evidence),
-            signer_name: options.signer_name.clone(),
+            // Touchstone's own where there are both.
+            signer_name: names.iter().next().unwrap_or_default().to_owned(),
             snapshot: policy.subscribe(),
         };
         let front = Front::open(self.front, front).await?;
-        let metrics = match front.as_ref().map(Front::face) {
-            Some(face) => Metrics::new().with_front(&face.metrics),
-            None => Metrics::new(),
+        let metrics = match names.own() {
+            Some(_) => Metrics::new(),
+            None => Metrics::without_ca(),
         };
-        let metrics = Arc::new(metrics);
+        let metrics = Arc::new(match front.as_ref().map(Front::face) {
+            Some(face) => metrics.with_front(&face.metrics),
+            None => metrics,
+        });
         let (candidate, leadership) = Candidate::new(
             client.clone(),
             &found.namespace,
@@ -89,19 +111,22 @@ impl Run {
                 source: Box::new(source),
             }
         })?;
-        let rotation = rotation::Parts {
-            founded,
-            binding: Binding {
-                cluster,
-                uid: cluster_uid(&client).await?,
-            },
-            namespace: found.namespace,
-            signer_name: options.signer_name.clone(),
-            data: Arc::clone(&data),
-            endpoints: endpoints(&found.config, &settings.endpoints)?,
-            trust: Arc::new(rotation::ClusterAlone),
-            leadership,
-            settings,
+        let rotation = match (names.own(), settings) {
+            (Some(name), Some(settings)) => Some(rotation::Parts {
+                founded,
+                binding: Binding {
+                    cluster,
+                    uid: cluster_uid(&client).await?,
+                },
+                namespace: found.namespace,
+                signer_name: name.to_owned(),
+                data: Arc::clone(&data),
+                endpoints: endpoints(&found.config, &settings.endpoints)?,
+                trust: Arc::new(rotation::ClusterAlone),
+                leadership: leadership.clone(),
+                settings,
+            }),
+            (Some(_) | None, _) => None,
         };
         let metrics_listener = options.listen_for_metrics().await?;
         let shutdown = super::shutdown_by_signal()?;
@@ -115,8 +140,9 @@ impl Run {
             metrics,
             metrics_listener,
             policy,
+            leadership,
             rotation,
-            signer_name: options.signer_name,
+            client_ca,
         };
         let ready_file = options.ready_file;
         let data_path = data.path().to_owned();
@@ -237,7 +263,7 @@ pub(super) async fn cluster_uid(client: &Client) -> Result<String, Error> {
 }
 
 /// Whether the cluster has what the controller needs: better told now than from a loop of warnings.
-async fn check(client: &Client, signer_name: &str) -> Result<(), Error> {
+async fn check(client: &Client, names: &SignerNames) -> Result<(), Error> {
     let one = ListParams::default().limit(1);
     match Api::<Grant>::all(client.clone()).list(&one).await {
         Ok(_) => {}
@@ -249,13 +275,13 @@ async fn check(client: &Client, signer_name: &str) -> Result<(), Error> {
             });
         }
     }
-    let ours = one.fields(&format!("spec.signerName={signer_name}"));
-    Api::<CertificateSigningRequest>::all(client.clone())
-        .list(&ours)
-        .await
-        .map_err(|error| Error::Api {
+    let requests = Api::<CertificateSigningRequest>::all(client.clone());
+    for name in names.iter() {
+        let ours = one.clone().fields(&format!("spec.signerName={name}"));
+        requests.list(&ours).await.map_err(|error| Error::Api {
             doing: "list the certificate signing requests",
             source: Box::new(error),
         })?;
+    }
     Ok(())
 }

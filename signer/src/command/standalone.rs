@@ -1,6 +1,6 @@
 //! `standalone`: the embedded API and the signer in one process.
 
-use super::{SignerOptions, run};
+use super::{DEFAULT_SIGNER_NAME, SignerOptions, run};
 use crate::{
     anonymous::{ByKey, Taken},
     approvers::ByPolicy,
@@ -13,6 +13,7 @@ use crate::{
     lease::Leadership,
     reload::{self, PolicyFile},
     service::{Service, evidence_cache},
+    signers::SignerName,
 };
 use clap::Args;
 use k8s_openapi::api::authentication::v1::UserInfo;
@@ -38,12 +39,25 @@ pub(super) const NAMESPACE: &str = "default";
 pub struct Standalone {
     #[command(flatten)]
     signer: SignerOptions,
+    /// The signer name that is answered; requests of any other are left alone
+    #[arg(long, value_name = "NAME", value_parser = own_name, default_value = DEFAULT_SIGNER_NAME)]
+    signer_name: String,
     /// Where to listen; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8443")]
     listen: String,
     /// A further name or address of this machine, for the server's certificate
     #[arg(long, value_name = "NAME")]
     tls_san: Vec<String>,
+}
+
+/// Nobody but the signer itself signs on the embedded API.
+fn own_name(text: &str) -> Result<String, String> {
+    match text.parse()? {
+        SignerName::Own(name) => Ok(name),
+        SignerName::Cluster => {
+            Err("there is no kube-controller-manager here to sign under this name".to_owned())
+        }
+    }
 }
 
 impl Standalone {
@@ -82,14 +96,14 @@ impl Standalone {
                 anonymous: Arc::new(ByKey {
                     clock: Arc::clone(&clock),
                     evidence: Arc::clone(&evidence),
-                    signer_name: options.signer_name.clone(),
+                    signer_name: self.signer_name.clone(),
                     snapshot: policy.subscribe(),
                     taken: Taken::default(),
                 }),
                 approvers: Arc::new(ByPolicy {
                     clock: Arc::clone(&clock),
                     evidence: Arc::clone(&evidence),
-                    signer_name: options.signer_name.clone(),
+                    signer_name: self.signer_name.clone(),
                     snapshot: policy.subscribe(),
                 }),
                 clock: Arc::new(ApiClock(Arc::clone(&clock))),
@@ -123,7 +137,7 @@ impl Standalone {
                 uid,
             },
             namespace: NAMESPACE.into(),
-            signer_name: options.signer_name.clone(),
+            signer_name: self.signer_name.clone(),
             data: Arc::clone(&place.data),
             endpoints: vec![run::config(&admin_kubeconfig, None).await?],
             trust: Arc::new(Embedded {
@@ -143,8 +157,9 @@ impl Standalone {
             metrics: Arc::default(),
             metrics_listener,
             policy,
-            rotation,
-            signer_name: options.signer_name,
+            leadership: Leadership::alone(),
+            rotation: Some(rotation),
+            client_ca: None,
         };
         let result = serve(&api, listener, tls, service, shutdown, &place).await;
         if let Some(ready) = &place.ready_file {

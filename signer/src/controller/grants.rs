@@ -71,7 +71,7 @@ pub(super) fn of(
     intent: &Intent,
     request: &CertificateSigningRequest,
     cluster: &str,
-    to_sign: GrantIntent,
+    to_sign: Option<GrantIntent>,
 ) -> Grant {
     Grant::new(
         &name_of(intent.nonce()),
@@ -116,7 +116,8 @@ pub(super) fn of(
                     role: binding.role.to_string(),
                 })
                 .collect(),
-            intents: vec![to_sign],
+            signer_name: request.spec.signer_name.clone(),
+            intents: to_sign.into_iter().collect(),
         },
     )
 }

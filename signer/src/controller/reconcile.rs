@@ -1,25 +1,25 @@
 //! One request, brought as far as it goes.
 
 use super::{
-    Context, ControllerError, OpenIntent,
-    bindings::Bound,
-    chain,
-    conditions::{self, Kind, State},
+    Context, ControllerError, chain,
+    conditions::{self, State},
     events::Level,
-    grants::{self, Claim},
+    grants,
     queue::Input,
     subject::Subject,
 };
 use crate::{
-    audit::{Approval as ApprovalRecord, Event, Intent as IntentRecord},
+    audit::Event,
     ca::{bootstrap, lifecycle::CannotSign},
-    grant::{Grant, GrantIntent, Phase},
+    grant::GrantIntent,
     issue,
     metrics::Ending,
-    review::{self, Denial, Intent, Review, Snapshot},
+    review::{self, Intent, Review, Snapshot},
+    signers::{OwnCa, Signer},
 };
 use kube::ResourceExt;
 use std::{
+    ops::ControlFlow,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -58,23 +58,38 @@ impl Context {
             return Ok(Outcome::Done);
         };
         // The watch asks for nothing else; a server that ignores the selector must not make us touch others' requests.
-        if request.spec.signer_name != self.signer_name || self.is_settled(&uid) {
-            return Ok(Outcome::Done);
-        }
+        let signer = match self.signers.named(&request.spec.signer_name) {
+            Some(signer) if !self.is_settled(&uid) => signer,
+            Some(_) | None => return Ok(Outcome::Done),
+        };
         let subject = Subject::new(uid, request);
-        match conditions::state(&subject.request) {
-            State::Certified(certificate) => self.settle_certified(&subject, certificate).await,
-            State::Closed => {
+        match (conditions::state(&subject.request), signer) {
+            (State::Certified(certificate), Signer::Own(own)) => {
+                self.settle_certified(&subject, certificate, own).await
+            }
+            (State::Certified(certificate), Signer::Cluster(ca)) => {
+                self.settle_certified_by_cluster(&subject, certificate, ca)
+                    .await
+            }
+            (State::Closed, _) => {
                 self.end_open_intent(&subject.uid, "the request was denied or failed")
                     .await?;
                 self.settle(&subject.uid);
                 Ok(Outcome::Done)
             }
-            State::Approved | State::Pending => self.judge(subject).await,
+            // Recorded and approved: it is heard of again with its certificate, or when it is deleted.
+            (State::Approved, Signer::Cluster(_)) if self.is_open(&subject.uid) => {
+                Ok(Outcome::Done)
+            }
+            (State::Approved | State::Pending, signer) => self.judge(subject, signer).await,
         }
     }
 
-    async fn judge(&self, subject: Subject) -> Result<Outcome, ControllerError> {
+    async fn judge(
+        &self,
+        subject: Subject,
+        signer: Signer<'_>,
+    ) -> Result<Outcome, ControllerError> {
         // One snapshot from here to the signature.
         let snapshot = Arc::clone(&self.snapshot.borrow());
         // Well under a millisecond: two or three signatures to verify, and the evidence is remembered.
@@ -85,7 +100,10 @@ impl Context {
             review::review
         };
         match review(&submission, &snapshot, &self.evidence, self.clock.now())? {
-            Review::Approve(intent) => self.grant(subject, &intent, &snapshot).await,
+            Review::Approve(intent) => match signer {
+                Signer::Own(own) => self.grant(subject, &intent, &snapshot, own).await,
+                Signer::Cluster(_) => self.grant_by_cluster(subject, &intent, &snapshot).await,
+            },
             Review::Deny(denial) => self.deny(subject, &denial).await,
             Review::Wait(waiting) => self.wait(&subject, &waiting).await,
         }
@@ -94,13 +112,14 @@ impl Context {
     /// Records, approves, signs, delivers.
     async fn grant(
         &self,
-        mut subject: Subject,
+        subject: Subject,
         intent: &Intent,
         snapshot: &Snapshot,
+        own: &OwnCa,
     ) -> Result<Outcome, ControllerError> {
         let started = Instant::now();
         // One state of the CA from here to the signature.
-        let authority = Arc::clone(&self.authority.borrow());
+        let authority = Arc::clone(&own.authority.borrow());
         let now = self.clock.now();
         let signing = match authority.may_sign(now) {
             Ok(signing) => signing,
@@ -129,72 +148,16 @@ impl Context {
             ca: issuing.fingerprint().to_owned(),
             tbs_sha256: hex::encode(prepared.tbs_sha256()),
         };
-        let grant = grants::of(
-            intent,
-            &subject.request,
-            snapshot.policy.cluster().as_str(),
-            to_sign.clone(),
-        );
+        let (mut subject, grant) = match self
+            .intend(subject, intent, snapshot, Some(to_sign), now)
+            .await?
+        {
+            ControlFlow::Continue(opened) => opened,
+            ControlFlow::Break(outcome) => return Ok(outcome),
+        };
         let grant_name = grant.name_any();
-        let grant = match self.claim(&grant).await? {
-            Claim::Open(grant) => *grant,
-            Claim::Taken { by } => {
-                let denial = Denial {
-                    reason: "Replayed",
-                    message: format!(
-                        "this request was used before, as {by}: each is used once. Run `touchstone login` again"
-                    ),
-                };
-                return self.deny(subject, &denial).await;
-            }
-            Claim::Ended(Phase::Issued) => return self.after_issued(subject).await,
-            Claim::Ended(Phase::Failed | Phase::Intent) => {
-                let message = format!(
-                    "an earlier try failed: see grant {grant_name}. Run `touchstone login` again"
-                );
-                return self.fail(subject, "EarlierTryFailed", &message).await;
-            }
-        };
-        self.memory().open.insert(
-            subject.uid.clone(),
-            OpenIntent {
-                grant: grant_name.clone(),
-                request: subject.name.clone(),
-            },
-        );
-        let record = record_of(intent, &subject, &grant, &to_sign);
-        self.record(now, Event::Intent(Box::new(record))).await?;
-        let grant = match self.bound(grant).await? {
-            Ok(grant) => grant,
-            Err(Hindrance { reason, message }) => {
-                return self.fail(subject, reason, &message).await;
-            }
-        };
-        if conditions::state(&subject.request) == State::Pending {
-            let rules = intent.rules().join(", ");
-            let mut message = format!("granted by rule {rules} for {}", intent.ttl());
-            let approvers: Vec<_> = intent
-                .approvals()
-                .iter()
-                .map(|a| a.approver().as_str())
-                .collect();
-            if !approvers.is_empty() {
-                message = format!("{message}, approved by {}", approvers.join(", "));
-            }
-            if !intent.bindings().is_empty() {
-                let group = intent.grant_id().group_name();
-                message = format!("{message}, with the group {group} of its own");
-            }
-            conditions::add(
-                &mut subject.request,
-                Kind::Approved,
-                POLICY_APPROVED,
-                &message,
-                now,
-            );
-            if !self.write("approval", &mut subject).await? {
-                return Ok(Outcome::Reread);
-            }
+        if !self.approve(&mut subject, intent, now).await? {
+            return Ok(Outcome::Reread);
         }
         // Approving took its time.
         self.leadership.check()?;
@@ -260,37 +223,9 @@ impl Context {
         Ok(Outcome::Done)
     }
 
-    /// Makes the RoleBindings of a grant, if it has any, and sees to it that it is not revoked: as it is then, or what hinders.
-    async fn bound(&self, grant: Grant) -> Result<Result<Grant, Hindrance>, ControllerError> {
-        let mut grant = grant;
-        if !grant.spec.bindings.is_empty() {
-            if let Bound::Refused(why) = self.bind(&grant).await? {
-                return Ok(Err(Hindrance {
-                    reason: "CannotBind",
-                    message: format!(
-                        "{why}. Tell whoever runs the signer: docs/grants.md says what it needs to make RoleBindings"
-                    ),
-                }));
-            }
-            // Read after they were made: who revokes it from here on finds them, and who did before is seen now.
-            grant = self
-                .grants
-                .get(&grant.name_any())
-                .await
-                .map_err(ControllerError::api("read the grant"))?;
-        }
-        Ok(match grant.revocation() {
-            None => Ok(grant),
-            Some(revocation) => Err(Hindrance {
-                reason: "Revoked",
-                message: format!("its grant was revoked by {}", revocation.by),
-            }),
-        })
-    }
-
     /// The grant says issued, and this state of the request has no certificate: the state is old, or someone restored
     /// the request from a backup. Nothing is signed twice.
-    async fn after_issued(&self, subject: Subject) -> Result<Outcome, ControllerError> {
+    pub(super) async fn after_issued(&self, subject: Subject) -> Result<Outcome, ControllerError> {
         let latest = self
             .requests
             .get_opt(&subject.name)
@@ -319,7 +254,7 @@ impl Context {
             .map_err(ControllerError::api("read the request"))?;
         if let Some(request) = request
             && let Some(uid) = request.uid()
-            && request.spec.signer_name == self.signer_name
+            && self.signers.named(&request.spec.signer_name).is_some()
             && matches!(
                 conditions::state(&request),
                 State::Approved | State::Pending
@@ -330,49 +265,5 @@ impl Context {
             self.fail(subject, "InternalError", message).await?;
         }
         Ok(())
-    }
-}
-
-/// What keeps a request from being granted for good, as a condition says it.
-struct Hindrance {
-    reason: &'static str,
-    message: String,
-}
-
-fn record_of(
-    intent: &Intent,
-    subject: &Subject,
-    grant: &Grant,
-    to_sign: &GrantIntent,
-) -> IntentRecord {
-    let spec = &grant.spec;
-    IntentRecord {
-        request: subject.reference(),
-        csr_sha256: spec.request.sha256.clone(),
-        grant: grant.name_any(),
-        user: spec.user.clone(),
-        groups: spec.groups.clone(),
-        bindings: spec.bindings.clone(),
-        reason: spec.reason.clone(),
-        rules: spec.rules.clone(),
-        approvers: spec.approvers.clone(),
-        approvals: intent
-            .approvals()
-            .iter()
-            .map(|approval| ApprovalRecord {
-                approver: approval.approver().to_string(),
-                key_serial: approval.key_serial(),
-                sha256: hex::encode(approval.sha256()),
-                statement: approval.statement().to_owned(),
-            })
-            .collect(),
-        unsigned_approval: intent.has_unsigned_approval(),
-        key_serial: intent.key_serial(),
-        key_sha256: spec.key_sha256.clone(),
-        ttl_seconds: intent.ttl().as_secs(),
-        policy_sha256: spec.policy_sha256.clone(),
-        policy_generation: intent.policy_generation(),
-        ca: to_sign.ca.clone(),
-        tbs_sha256: to_sign.tbs_sha256.clone(),
     }
 }

@@ -3,7 +3,10 @@
 use super::{
     Context, ControllerError, events::Level, grants, reconcile::Outcome, subject::Subject,
 };
-use crate::audit::{Event, RequestRef};
+use crate::{
+    audit::{Event, RequestRef},
+    signers::OwnCa,
+};
 
 impl Context {
     /// Intents whose request is gone, or was made anew under the same name, come to nothing.
@@ -60,8 +63,9 @@ impl Context {
         &self,
         subject: &Subject,
         certificate: &[u8],
+        own: &OwnCa,
     ) -> Result<Outcome, ControllerError> {
-        let recognised = self.authority.borrow().recognise(certificate);
+        let recognised = own.authority.borrow().recognise(certificate);
         let open = self.memory().open.get(&subject.uid).cloned();
         match (recognised, open) {
             (Some(_), None) => {}

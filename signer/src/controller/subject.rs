@@ -9,6 +9,7 @@ use k8s_openapi::api::certificates::v1::{
     CertificateSigningRequest, CertificateSigningRequestStatus,
 };
 use kube::ResourceExt;
+use touchstone_common::csr::KUBE_APISERVER_CLIENT;
 
 /// A request of our signer name, with what every object has.
 pub(crate) struct Subject {
@@ -27,6 +28,11 @@ impl Subject {
             status_read: request.status.clone(),
             request,
         }
+    }
+
+    /// Whether kube-controller-manager signs it.
+    pub(super) fn is_signed_by_cluster(&self) -> bool {
+        self.request.spec.signer_name == KUBE_APISERVER_CLIENT
     }
 
     pub(super) fn reference(&self) -> RequestRef {

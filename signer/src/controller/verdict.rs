@@ -22,14 +22,14 @@ const WRITES: usize = 16;
 
 impl Context {
     /// Records what was decided, unless it was the last thing recorded of this request: whoever keeps it from being
-    /// written on the request, or takes it off again, must not make the log grow with each try.
-    async fn record_once(&self, uid: &str, event: Event) -> Result<(), ControllerError> {
+    /// written on the request, or takes it off again, must not make the log grow with each try. Whether it is news.
+    async fn record_once(&self, uid: &str, event: Event) -> Result<bool, ControllerError> {
         if self.memory().recorded.get(uid) == Some(&event) {
-            return Ok(());
+            return Ok(false);
         }
         self.record(self.clock.now(), event.clone()).await?;
         self.memory().recorded.put(uid.to_owned(), event);
-        Ok(())
+        Ok(true)
     }
 
     /// Denies a request. One that someone approved already cannot be denied any more, and fails instead.
@@ -50,8 +50,17 @@ impl Context {
             verdict: denial.reason.to_owned(),
             message: denial.message.clone(),
         };
-        self.record_once(&subject.uid, event).await?;
-        let kind = if approved { Kind::Failed } else { Kind::Denied };
+        let is_news = self.record_once(&subject.uid, event).await?;
+        let kind = match (approved, subject.is_signed_by_cluster()) {
+            (false, _) => Kind::Denied,
+            (true, false) => Kind::Failed,
+            (true, true) if is_news => {
+                return Ok(self
+                    .alarm_of_another_approval(&subject, &denial.message)
+                    .await);
+            }
+            (true, true) => return Ok(Outcome::Done),
+        };
         self.close(subject, kind, denial.reason, &denial.message)
             .await
     }
@@ -69,8 +78,18 @@ impl Context {
             grant: None,
             message: message.to_owned(),
         };
-        self.record_once(&subject.uid, event).await?;
-        self.close(subject, Kind::Failed, reason, message).await
+        let is_news = self.record_once(&subject.uid, event).await?;
+        let approved = conditions::state(&subject.request) == State::Approved;
+        let kind = match (subject.is_signed_by_cluster(), approved) {
+            (false, _) => Kind::Failed,
+            // Who does not sign may not write that it failed.
+            (true, false) => Kind::Denied,
+            (true, true) if is_news => {
+                return Ok(self.alarm_of_another_approval(&subject, message).await);
+            }
+            (true, true) => return Ok(Outcome::Done),
+        };
+        self.close(subject, kind, reason, message).await
     }
 
     /// Adds a condition that ends the request, and an event.
@@ -170,7 +189,17 @@ impl Context {
             request: subject.reference(),
             message: waiting.message().to_owned(),
         };
-        self.record_once(&subject.uid, event).await?;
+        let is_news = self.record_once(&subject.uid, event).await?;
+        let approved = conditions::state(&subject.request) == State::Approved;
+        if approved && subject.is_signed_by_cluster() {
+            return Ok(match is_news {
+                true => {
+                    self.alarm_of_another_approval(subject, waiting.message())
+                        .await
+                }
+                false => Outcome::Done,
+            });
+        }
         if !told {
             let now = self.clock.now();
             let patch = serde_json::json!({

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use touchstone_common::{
     attestation::Attested,
     claims::Claims,
-    csr::Request,
+    csr::{KUBE_APISERVER_CLIENT, Request},
     name::{ClusterName, UserName},
-    policy::{Binding, Evaluation, MAX_BINDINGS, Policy, Tie, User},
+    policy::{Binding, Evaluation, MAX_BINDINGS, Policy, Stage, Tie, User, Verdict},
     ttl::{Ttl, WaitLimit},
 };
 
@@ -77,6 +77,45 @@ pub(super) fn bindings(bindings: &[Binding]) -> Result<(), Denial> {
             bindings.len()
         ),
     ))
+}
+
+/// kube-controller-manager signs a request as it is, at once when it is approved: nothing can be added to it, nothing cut
+/// off, and an approval that is not Touchstone's own comes before anything is recorded.
+pub(super) fn signed_as_it_is(
+    verdict: &Verdict,
+    asked: Ttl,
+    bindings: &[Binding],
+) -> Result<(), Denial> {
+    let (ttl, stages) = match verdict {
+        Verdict::Approve { ttl, .. } => (*ttl, &[][..]),
+        Verdict::Wait { ttl, stages, .. } => (*ttl, &stages[..]),
+        Verdict::Deny { .. } => return Ok(()),
+    };
+    let wrong = |what: String| {
+        Err(denial(
+            "NotSignedByCluster",
+            format!("the signer {KUBE_APISERVER_CLIENT} signs requests as they are, and {what}"),
+        ))
+    };
+    if ttl != asked {
+        return wrong(format!(
+            "the policy grants {ttl}, not {asked}: ask with --ttl {ttl}"
+        ));
+    }
+    if !bindings.is_empty() {
+        return wrong(
+            "a rule that grants this gives the certificate a group of its own (`binding: perGrant`): ask another signer for it"
+                .to_owned(),
+        );
+    }
+    if stages.contains(&Stage::Kubernetes) {
+        return wrong(
+            "a rule that grants this takes a bare approval in Kubernetes, with which it would be signed before it is judged: \
+             whoever owns the policy has approvers sign instead"
+                .to_owned(),
+        );
+    }
+    Ok(())
 }
 
 /// What an approver cannot see in the request: what its groups come with. Empty where that is nothing.

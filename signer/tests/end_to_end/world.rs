@@ -65,6 +65,7 @@ use touchstone_signer::{
     metrics::Metrics,
     reload::PolicyFile,
     service::{Service, evidence_cache},
+    signers::{OwnCa, Signers},
 };
 
 pub(crate) const SIGNER_NAME: &str = "touchstone.dev/client";
@@ -235,8 +236,9 @@ impl World {
             metrics: Arc::default(),
             metrics_listener: Some(listener),
             policy,
-            rotation: self.rotation(),
-            signer_name: SIGNER_NAME.into(),
+            leadership: Leadership::alone(),
+            rotation: Some(self.rotation()),
+            client_ca: None,
         };
         let shutdown = CancellationToken::new();
         let client = self.client("touchstone-signer", SIGNER);
@@ -274,13 +276,18 @@ impl World {
         let context = Arc::new(Context::new(Parts {
             client: self.client("touchstone-signer", SIGNER),
             audit: AuditLog::open(path, self.clock.now()).unwrap(),
-            authority: self.authority().await,
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             evidence: evidence_cache(),
             front_account: None,
             leadership: Leadership::alone(),
             metrics: Arc::clone(metrics),
-            signer_name: SIGNER_NAME.into(),
+            signers: Signers {
+                own: Some(OwnCa {
+                    name: SIGNER_NAME.into(),
+                    authority: self.authority().await,
+                }),
+                cluster: None,
+            },
             snapshot: policy.subscribe(),
         }));
         tokio::spawn(async move {

@@ -29,7 +29,7 @@ use touchstone_tests::{
     policy::policy,
 };
 
-/// Where `deploy/base/bundle.yaml` lets the signer's account publish.
+/// Where `deploy/components/own-ca/bundle.yaml` lets the signer's account publish.
 const DEPLOYED: &str = "touchstone";
 /// On the embedded API, which has a signer that publishes in it, one that nobody else writes in.
 const UNUSED: &str = "bundle-test";
