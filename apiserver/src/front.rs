@@ -129,8 +129,8 @@ pub struct FrontConfig {
     pub requests: Api<CertificateSigningRequest>,
     /// What the cluster calls that account: `spec.username` of what it creates.
     pub account: String,
-    /// The signer name that requests are taken for.
-    pub signer_name: String,
+    /// The signer names that requests are taken for.
+    pub signer_names: Vec<String>,
     /// Judges.
     pub doorkeeper: Arc<dyn Doorkeeper>,
     /// Its first certificate.
@@ -148,7 +148,7 @@ pub struct FrontDoor {
 struct Shared {
     requests: Api<CertificateSigningRequest>,
     account: String,
-    signer_name: String,
+    signer_names: Vec<String>,
     doorkeeper: Arc<dyn Doorkeeper>,
     certificate: Certificate,
     in_flight: Semaphore,
@@ -173,7 +173,7 @@ impl FrontDoor {
             shared: Arc::new(Shared {
                 requests: config.requests,
                 account: config.account,
-                signer_name: config.signer_name,
+                signer_names: config.signer_names,
                 doorkeeper: config.doorkeeper,
                 certificate,
                 in_flight: Semaphore::new(IN_FLIGHT),

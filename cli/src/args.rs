@@ -155,6 +155,9 @@ pub struct Login {
     /// Your user name; by default the one configured for the cluster
     #[arg(long)]
     pub user: Option<String>,
+    /// The signer to ask, where it is not the one configured for the cluster
+    #[arg(long, value_name = "NAME", conflicts_with = "resume")]
+    pub signer: Option<String>,
     /// How long the certificate shall live
     #[arg(long, default_value = "30m")]
     pub ttl: Ttl,

@@ -277,6 +277,7 @@ impl Proxy {
             cluster,
             group,
             user: None,
+            signer: None,
             ttl,
             reason,
             software_key: None,

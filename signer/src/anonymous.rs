@@ -26,8 +26,8 @@ pub struct ByKey {
     pub clock: Arc<dyn Clock>,
     /// Evidence that was verified before.
     pub evidence: Arc<EvidenceCache>,
-    /// The signer name that requests must be for.
-    pub signer_name: String,
+    /// The signer names that requests must be for one of.
+    pub signer_names: Vec<String>,
     /// The policy in force.
     pub snapshot: watch::Receiver<Arc<Snapshot>>,
     /// What was taken lately.
@@ -68,10 +68,11 @@ impl ByKey {
     /// The reason why it is not taken, as the client is to read it.
     pub fn admission(&self, spec: &CertificateSigningRequestSpec) -> Result<Admission, Refusal> {
         let refusal = |message| Refusal { message };
-        if spec.signer_name != self.signer_name {
+        if !self.signer_names.contains(&spec.signer_name) {
             return Err(refusal(format!(
                 "only requests for the signer {} are taken without a credential, not for {}",
-                self.signer_name, spec.signer_name
+                self.signer_names.join(" or "),
+                spec.signer_name
             )));
         }
         let snapshot = Arc::clone(&self.snapshot.borrow());

@@ -64,6 +64,14 @@ pub enum Event {
         /// Why.
         message: String,
     },
+    /// Someone else approved what the policy does not grant, under a signer name that is not Touchstone's: it is signed.
+    ForeignApproval {
+        /// The request.
+        #[serde(flatten)]
+        request: RequestRef,
+        /// What the policy says of it.
+        message: String,
+    },
     /// A request of ours carries a certificate that this CA did not make.
     ForeignCertificate {
         /// The request.

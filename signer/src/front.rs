@@ -62,8 +62,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Evidence that was verified before.
     pub evidence: Arc<EvidenceCache>,
-    /// The signer name that requests are taken for.
-    pub signer_name: String,
+    /// The signer names that requests are taken for.
+    pub signer_names: Vec<String>,
     /// The policy in force.
     pub snapshot: watch::Receiver<Arc<Snapshot>>,
 }
@@ -105,12 +105,12 @@ impl Front {
         let door = FrontDoor::new(FrontConfig {
             requests: Api::all(parts.client),
             account: face.account.clone(),
-            signer_name: parts.signer_name.clone(),
+            signer_names: parts.signer_names.clone(),
             doorkeeper: Arc::new(ByEnrolledKey {
                 by_key: ByKey {
                     clock: parts.clock,
                     evidence: parts.evidence,
-                    signer_name: parts.signer_name,
+                    signer_names: parts.signer_names,
                     snapshot: parts.snapshot,
                     taken: Taken::default(),
                 },
@@ -234,7 +234,7 @@ impl Doorkeeper for ByEnrolledKey {
             spec: CertificateSigningRequestSpec {
                 expiration_seconds: spec.expiration_seconds,
                 request: ByteString(spec.request.0.clone()),
-                signer_name: self.by_key.signer_name.clone(),
+                signer_name: spec.signer_name.clone(),
                 usages: spec.usages.clone(),
                 ..CertificateSigningRequestSpec::default()
             },

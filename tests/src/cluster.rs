@@ -2,10 +2,14 @@
 //!
 //! The suites use [`Cluster`] and do not know which it is.
 
+mod approve_only;
 mod embedded;
 mod envtest;
 
-use crate::child::{Running, program};
+use crate::{
+    child::{Running, program},
+    controller_manager::ClusterCa,
+};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use std::{
     ffi::OsStr,
@@ -17,6 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
+use touchstone_common::csr::KUBE_APISERVER_CLIENT;
 
 /// How long a server may take until it is ready, on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -26,6 +31,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The signer's CA settings in a cluster's folder, if any.
 const CA_SETTINGS: &str = "ca.yaml";
+
+/// The folder of the cluster's client CA in a cluster's folder, if kube-controller-manager signs there.
+const CLUSTER_CA: &str = "cluster-ca";
 
 /// What a cluster is started with.
 #[derive(Clone, Debug)]
@@ -60,6 +68,7 @@ impl Setup {
 #[derive(Debug)]
 pub struct Cluster {
     // Dropped in this order: the signer goes before its API server, both before their folder.
+    approve_only: Option<approve_only::Beside>,
     signer: Option<Running>,
     control_plane: Option<envtest::ControlPlane>,
     setup: Setup,
@@ -102,10 +111,38 @@ impl Cluster {
     /// When it does not get ready; what it printed is in the message.
     #[must_use]
     pub fn start_with_ca(setup: &Setup, ca_settings: Option<&str>) -> Self {
-        let dir = tempfile::Builder::new()
-            .prefix("touchstone-cluster-")
-            .tempdir()
-            .expect("make a temporary folder");
+        Self::start_in(new_folder(), setup, ca_settings)
+    }
+
+    /// Starts one where kube-controller-manager signs what Touchstone approves. `touchstone` is led to the API server, or
+    /// where the API is embedded to a front door before it.
+    ///
+    /// # Panics
+    /// When it does not get ready; what it printed is in the message.
+    #[must_use]
+    pub fn start_approve_only(setup: &Setup) -> Self {
+        let dir = new_folder();
+        let ca = ClusterCa::make(&dir.path().join(CLUSTER_CA));
+        let mut cluster = Self::start_in(dir, setup, None);
+        approve_only::start(&mut cluster, &ca);
+        cluster
+    }
+
+    /// The cluster's client CA, where kube-controller-manager signs.
+    #[must_use]
+    pub fn cluster_ca(&self) -> Option<ClusterCa> {
+        let folder = self.dir.path().join(CLUSTER_CA);
+        folder.is_dir().then(|| ClusterCa::at(&folder))
+    }
+
+    /// Stops kube-controller-manager: what is approved stays unsigned.
+    pub fn stop_controller_manager(&mut self) {
+        if let Some(beside) = &mut self.approve_only {
+            beside.stop_controller_manager();
+        }
+    }
+
+    fn start_in(dir: TempDir, setup: &Setup, ca_settings: Option<&str>) -> Self {
         let policy = dir.path().join("policy.yaml");
         fs::write(&policy, &setup.policy).expect("write the policy");
         if let Some(settings) = ca_settings {
@@ -160,10 +197,16 @@ impl Cluster {
     /// What the signer wrote so far.
     #[must_use]
     pub fn signer_output(&self) -> String {
-        self.signer
+        let of_approver = self
+            .approve_only
             .as_ref()
-            .map(Running::output)
-            .unwrap_or_default()
+            .and_then(approve_only::Beside::output);
+        of_approver.unwrap_or_else(|| {
+            self.signer
+                .as_ref()
+                .map(Running::output)
+                .unwrap_or_default()
+        })
     }
 
     /// Ends the signer with SIGKILL, as a power cut would.
@@ -319,14 +362,10 @@ impl Cluster {
     pub fn wait_until(&self, what: &str, ready: impl Fn(&Self) -> bool) {
         let end = Instant::now() + PATIENCE;
         while !ready(self) {
-            let output = self
-                .signer
-                .as_ref()
-                .map(Running::output)
-                .unwrap_or_default();
             assert!(
                 Instant::now() < end,
-                "waited in vain until {what}; the signer wrote:\n{output}"
+                "waited in vain until {what}; the signer wrote:\n{}",
+                self.signer_output()
             );
             thread::sleep(Duration::from_millis(100));
         }
@@ -353,8 +392,18 @@ impl Cluster {
             ],
         };
         arguments.extend(["--trust-bundle".to_owned(), path(&self.files.trust_bundle)]);
+        if self.cluster_ca().is_some() {
+            arguments.extend(["--signer-name", KUBE_APISERVER_CLIENT].map(str::to_owned));
+        }
         arguments
     }
+}
+
+fn new_folder() -> TempDir {
+    tempfile::Builder::new()
+        .prefix("touchstone-cluster-")
+        .tempdir()
+        .expect("make a temporary folder")
 }
 
 /// A CertificateSigningRequest of thirty minutes for client auth.

@@ -276,7 +276,7 @@ async fn read(
 
 /// Whether the front door made it: the API server says who did.
 fn is_ours(shared: &Shared, request: &CertificateSigningRequest) -> bool {
-    request.spec.signer_name == shared.signer_name
+    shared.signer_names.contains(&request.spec.signer_name)
         && request.spec.username.as_deref() == Some(&shared.account)
 }
 

@@ -100,7 +100,7 @@ impl Street {
         let door = FrontDoor::new(FrontConfig {
             requests: Api::all(server.signer()),
             account: "signer".to_owned(),
-            signer_name: ATTESTED.to_owned(),
+            signer_names: vec![ATTESTED.to_owned()],
             doorkeeper: keeper.clone(),
             tls: tls(&server.pki.server(&ca)),
         })

@@ -13,6 +13,9 @@ pub struct ApproverArgs {
     /// Your user name; by default the one configured for the cluster
     #[arg(long)]
     pub user: Option<String>,
+    /// The signer that was asked, where it is not the one configured for the cluster
+    #[arg(long, value_name = "NAME")]
+    pub signer: Option<String>,
     /// The slot your key is in
     #[arg(long, default_value = "9a")]
     pub slot: Slot,

@@ -28,6 +28,7 @@ impl GrantsArgs {
         ApproverArgs {
             cluster: self.cluster.clone(),
             user: None,
+            signer: None,
             slot: self.slot,
             card: self.card.clone(),
             pin: self.pin.clone(),

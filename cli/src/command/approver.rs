@@ -42,6 +42,7 @@ impl<'a> Approver<'a> {
             Some(name) => config.cluster(name)?,
             None => config.cluster(the_one(&config)?)?,
         };
+        let cluster = cluster.with_signer(args.signer.as_deref())?;
         let name = match &args.user {
             None => cluster.user().cloned(),
             Some(text) => Some(UserName::parse(text).map_err(|source| Error::Name {

@@ -109,6 +109,7 @@ fn software(
         cluster: cluster.to_owned(),
         group: args.wanted.group.clone(),
         user: None,
+        signer: None,
         ttl: args.wanted.ttl,
         reason: args.wanted.reason.clone().unwrap_or_default(),
         software_key: Some(kind),

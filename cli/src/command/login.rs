@@ -124,7 +124,9 @@ pub fn obtain(args: &Login, talk: Arc<dyn Talk>) -> Result<Credential, Error> {
 
 impl<'a> Session<'a> {
     fn new(args: &'a Login, talk: Arc<dyn Talk>) -> Result<Self, Error> {
-        let cluster = Config::load()?.cluster(&args.cluster)?;
+        let cluster = Config::load()?
+            .cluster(&args.cluster)?
+            .with_signer(args.signer.as_deref())?;
         let store = Store::open()?;
         store.prepare(&args.cluster)?;
         let runtime = runtime()?;

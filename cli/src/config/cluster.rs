@@ -143,19 +143,8 @@ impl Cluster {
             CaCertificate::from_pem(pem::encode(&block).as_bytes())
                 .map_err(|error| field("trustBundle", error.to_string()))?;
         }
-        let signer_name = wire
-            .signer_name
-            .clone()
-            .unwrap_or_else(|| DEFAULT_SIGNER_NAME.to_owned());
-        if signer_name
-            .split_once('/')
-            .is_none_or(|(domain, path)| domain.is_empty() || path.is_empty() || path.contains('/'))
-        {
-            return Err(field(
-                "signerName",
-                format!("{signer_name:?} is not domain/path"),
-            ));
-        }
+        let signer_name = wire.signer_name.as_deref().unwrap_or(DEFAULT_SIGNER_NAME);
+        let signer_name = checked_signer_name(name, signer_name)?;
         let user = wire
             .user
             .as_deref()
@@ -209,6 +198,20 @@ impl Cluster {
         &self.signer_name
     }
 
+    /// The same, with another signer that is asked for certificates; they chain to the same trust bundle.
+    ///
+    /// # Errors
+    /// When it is no name of a signer.
+    pub fn with_signer(self, signer: Option<&str>) -> Result<Self, ConfigError> {
+        match signer {
+            None => Ok(self),
+            Some(signer) => Ok(Self {
+                signer_name: checked_signer_name(self.name.as_str(), signer)?,
+                ..self
+            }),
+        }
+    }
+
     /// The user's name there.
     #[must_use]
     pub fn user(&self) -> Option<&UserName> {
@@ -229,6 +232,18 @@ fn url_of(text: &str) -> Result<String, String> {
         return Err(format!("{text:?} is not https://HOST:PORT"));
     }
     Ok(text.to_owned())
+}
+
+fn checked_signer_name(cluster: &str, signer_name: &str) -> Result<String, ConfigError> {
+    let (domain, path) = signer_name.split_once('/').unwrap_or_default();
+    if domain.is_empty() || path.is_empty() || path.contains('/') {
+        return Err(ConfigError::Field {
+            cluster: cluster.to_owned(),
+            field: "signerName",
+            why: format!("{signer_name:?} is not domain/path"),
+        });
+    }
+    Ok(signer_name.to_owned())
 }
 
 /// PEM that stands there itself, or in the file that is named. At least one block.

@@ -84,8 +84,7 @@ impl Run {
             client: client.clone(),
             clock: Arc::clone(&clock),
             evidence: Arc::clone(&evidence),
-            // Touchstone's own where there are both.
-            signer_name: names.iter().next().unwrap_or_default().to_owned(),
+            signer_names: names.iter().map(str::to_owned).collect(),
             snapshot: policy.subscribe(),
         };
         let front = Front::open(self.front, front).await?;

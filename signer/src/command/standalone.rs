@@ -96,7 +96,7 @@ impl Standalone {
                 anonymous: Arc::new(ByKey {
                     clock: Arc::clone(&clock),
                     evidence: Arc::clone(&evidence),
-                    signer_name: self.signer_name.clone(),
+                    signer_names: vec![self.signer_name.clone()],
                     snapshot: policy.subscribe(),
                     taken: Taken::default(),
                 }),

@@ -156,7 +156,18 @@ impl Context {
     }
 
     /// Someone else approved what should not be: Kubernetes takes no verdict back, and it is signed.
-    pub(super) async fn alarm_of_another_approval(&self, subject: &Subject, why: &str) -> Outcome {
+    pub(super) async fn alarm_of_another_approval(
+        &self,
+        subject: &Subject,
+        why: &str,
+    ) -> Result<Outcome, ControllerError> {
+        let event = Event::ForeignApproval {
+            request: subject.reference(),
+            message: why.to_owned(),
+        };
+        if !self.record_once(&subject.uid, event).await? {
+            return Ok(Outcome::Done);
+        }
         tracing::error!(
             request = subject.name,
             why,
@@ -173,7 +184,7 @@ impl Context {
                 &note,
             )
             .await;
-        Outcome::Done
+        Ok(Outcome::Done)
     }
 }
 

@@ -23,7 +23,11 @@ const WRITES: usize = 16;
 impl Context {
     /// Records what was decided, unless it was the last thing recorded of this request: whoever keeps it from being
     /// written on the request, or takes it off again, must not make the log grow with each try. Whether it is news.
-    async fn record_once(&self, uid: &str, event: Event) -> Result<bool, ControllerError> {
+    pub(super) async fn record_once(
+        &self,
+        uid: &str,
+        event: Event,
+    ) -> Result<bool, ControllerError> {
         if self.memory().recorded.get(uid) == Some(&event) {
             return Ok(false);
         }
@@ -45,22 +49,18 @@ impl Context {
             "denied"
         );
         let approved = conditions::state(&subject.request) == State::Approved;
+        if approved && subject.is_signed_by_cluster() {
+            return self
+                .alarm_of_another_approval(&subject, &denial.message)
+                .await;
+        }
         let event = Event::Denied {
             request: subject.reference(),
             verdict: denial.reason.to_owned(),
             message: denial.message.clone(),
         };
-        let is_news = self.record_once(&subject.uid, event).await?;
-        let kind = match (approved, subject.is_signed_by_cluster()) {
-            (false, _) => Kind::Denied,
-            (true, false) => Kind::Failed,
-            (true, true) if is_news => {
-                return Ok(self
-                    .alarm_of_another_approval(&subject, &denial.message)
-                    .await);
-            }
-            (true, true) => return Ok(Outcome::Done),
-        };
+        self.record_once(&subject.uid, event).await?;
+        let kind = if approved { Kind::Failed } else { Kind::Denied };
         self.close(subject, kind, denial.reason, &denial.message)
             .await
     }
@@ -73,22 +73,23 @@ impl Context {
         message: &str,
     ) -> Result<Outcome, ControllerError> {
         tracing::error!(request = subject.name, reason, why = message, "failed");
+        let kind = match (
+            subject.is_signed_by_cluster(),
+            conditions::state(&subject.request),
+        ) {
+            (true, State::Approved) => {
+                return self.alarm_of_another_approval(&subject, message).await;
+            }
+            // Who does not sign may not write that it failed.
+            (true, _) => Kind::Denied,
+            (false, _) => Kind::Failed,
+        };
         let event = Event::Failed {
             request: subject.reference(),
             grant: None,
             message: message.to_owned(),
         };
-        let is_news = self.record_once(&subject.uid, event).await?;
-        let approved = conditions::state(&subject.request) == State::Approved;
-        let kind = match (subject.is_signed_by_cluster(), approved) {
-            (false, _) => Kind::Failed,
-            // Who does not sign may not write that it failed.
-            (true, false) => Kind::Denied,
-            (true, true) if is_news => {
-                return Ok(self.alarm_of_another_approval(&subject, message).await);
-            }
-            (true, true) => return Ok(Outcome::Done),
-        };
+        self.record_once(&subject.uid, event).await?;
         self.close(subject, kind, reason, message).await
     }
 
@@ -175,6 +176,12 @@ impl Context {
         subject: &Subject,
         waiting: &Waiting,
     ) -> Result<Outcome, ControllerError> {
+        let approved = conditions::state(&subject.request) == State::Approved;
+        if approved && subject.is_signed_by_cluster() {
+            return self
+                .alarm_of_another_approval(subject, waiting.message())
+                .await;
+        }
         let until = waiting.until().to_string();
         let annotations = [
             (WAITING_FOR_ANNOTATION, waiting.message()),
@@ -189,17 +196,7 @@ impl Context {
             request: subject.reference(),
             message: waiting.message().to_owned(),
         };
-        let is_news = self.record_once(&subject.uid, event).await?;
-        let approved = conditions::state(&subject.request) == State::Approved;
-        if approved && subject.is_signed_by_cluster() {
-            return Ok(match is_news {
-                true => {
-                    self.alarm_of_another_approval(subject, waiting.message())
-                        .await
-                }
-                false => Outcome::Done,
-            });
-        }
+        self.record_once(&subject.uid, event).await?;
         if !told {
             let now = self.clock.now();
             let patch = serde_json::json!({

@@ -1,6 +1,7 @@
 //! Requests as engineers and attackers make them.
 
 mod approving;
+mod by_cluster;
 mod embedded;
 mod explaining;
 mod front_door;
@@ -55,6 +56,7 @@ struct Case {
     expiration_seconds: Option<i32>,
     usages: Vec<String>,
     created_at: Option<Timestamp>,
+    signer_name: &'static str,
     now: Timestamp,
 }
 
@@ -93,6 +95,7 @@ impl Bench {
             expiration_seconds: Some(1800),
             usages: vec!["client auth".into()],
             created_at: None,
+            signer_name: "touchstone.dev/client",
             now: now(),
         }
     }
@@ -105,7 +108,7 @@ impl Bench {
         let pem = self.pem(case);
         let submission = Submission {
             uid: "1",
-            signer_name: "touchstone.dev/client",
+            signer_name: case.signer_name,
             username: &case.username,
             groups: &[],
             request: pem.as_bytes(),
@@ -153,7 +156,7 @@ impl Bench {
         let pem = self.pem(case);
         let submission = Submission {
             uid: "1",
-            signer_name: "touchstone.dev/client",
+            signer_name: case.signer_name,
             username: &case.username,
             groups: &[],
             request: pem.as_bytes(),

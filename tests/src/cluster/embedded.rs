@@ -11,6 +11,7 @@ use tempfile::TempDir;
 pub(super) fn start(dir: TempDir, policy: PathBuf, setup: Setup) -> Cluster {
     let (signer, files) = start_signer(dir.path(), &setup, &policy);
     Cluster {
+        approve_only: None,
         signer: Some(signer),
         control_plane: None,
         setup,

@@ -1,7 +1,11 @@
 //! A real etcd and kube-apiserver on loopback, as the envtest convention has them, and the signer beside them.
 
-use super::{CA_SETTINGS, Cluster, Files, START_LIMIT, Setup, kubectl, signer_program};
-use crate::{child::Running, port};
+use super::{CA_SETTINGS, CLUSTER_CA, Cluster, Files, START_LIMIT, Setup, kubectl, signer_program};
+use crate::{
+    child::Running,
+    controller_manager::{self, ClusterCa},
+    openssl, port,
+};
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -11,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
+use touchstone_common::csr::KUBE_APISERVER_CLIENT;
 
 /// Who may talk to the control plane before they have a certificate: name and groups, as its token file lists them.
 const PEOPLE: &[(&str, &str)] = &[
@@ -28,6 +33,7 @@ const PEOPLE: &[(&str, &str)] = &[
     ),
     ("mallory@example.com", "touchstone-engineers"),
     ("touchstone-bundle-sync", "nodes"),
+    (controller_manager::ACCOUNT, ""),
 ];
 
 /// An administrator of the cluster who is no operator of Touchstone.
@@ -121,17 +127,33 @@ impl ControlPlane {
         write_kubeconfig(&self.dir, SIGNER, &self.server, token);
     }
 
+    /// What nobody may ask kube-controller-manager for.
+    fn request_without_end(&self) -> Value {
+        let request = self.dir.join("without-end.pem");
+        openssl::request(&self.dir.join("without-end.key"), &request, "/O=x/CN=x");
+        let pem = fs::read_to_string(request).expect("read the request");
+        let mut request = super::manifest("x", KUBE_APISERVER_CLIENT, &pem);
+        request["spec"]["expirationSeconds"] = Value::Null;
+        request
+    }
+
     /// Admission policies are in force a moment after they are made. The last of them refuses this.
-    fn wait_for_admission(&self) {
+    fn wait_for_admission(&self, overlay: &str) {
+        let (what, refusal) = match overlay {
+            "overlays/approve-only" => (self.request_without_end(), "spec.expirationSeconds"),
+            _ => (forged_trust_bundle(), "touchstone-operators"),
+        };
+        let file = self.dir.join("refused.json");
+        fs::write(&file, what.to_string()).expect("write a manifest");
         let end = Instant::now() + START_LIMIT;
         let kubeconfig = self.kubeconfig(OUTSIDER);
         loop {
             let output = kubectl(&kubeconfig)
-                .args(["create", "configmap", "touchstone-trust-bundle"])
-                .args(["--namespace", NAMESPACE, "--dry-run=server"])
+                .args(["create", "--dry-run=server", "-f"])
+                .arg(&file)
                 .output()
                 .expect("run kubectl");
-            if String::from_utf8_lossy(&output.stderr).contains("touchstone-operators") {
+            if String::from_utf8_lossy(&output.stderr).contains(refusal) {
                 return;
             }
             assert!(
@@ -143,6 +165,14 @@ impl ControlPlane {
     }
 }
 
+/// What only the signer and operators may write.
+fn forged_trust_bundle() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": { "name": "touchstone-trust-bundle", "namespace": NAMESPACE },
+    })
+}
+
 /// A file of `deploy/`.
 fn deployed(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -150,11 +180,12 @@ fn deployed(path: &str) -> PathBuf {
         .join(path)
 }
 
-pub(super) fn start(assets: &Path, dir: TempDir, policy: PathBuf, setup: Setup) -> Cluster {
-    let data = dir.path().join("data");
+/// The CA of the signer, made beforehand: what the API server believes from its start on.
+fn own_ca(dir: &Path) -> PathBuf {
+    let data = dir.join("data");
     let mut init = signer_program();
     init.args(["ca", "init", "--data"]).arg(&data);
-    let ca_settings = dir.path().join(CA_SETTINGS);
+    let ca_settings = dir.join(CA_SETTINGS);
     if ca_settings.exists() {
         init.arg("--ca-settings").arg(&ca_settings);
     }
@@ -164,24 +195,36 @@ pub(super) fn start(assets: &Path, dir: TempDir, policy: PathBuf, setup: Setup) 
         "make the CA: {}",
         String::from_utf8_lossy(&output.stderr)
     );
+    data.join("trust-bundle.pem")
+}
+
+pub(super) fn start(assets: &Path, dir: TempDir, policy: PathBuf, setup: Setup) -> Cluster {
+    let cluster_ca = dir.path().join(CLUSTER_CA);
+    let (trust_bundle, overlay) = match cluster_ca.is_dir() {
+        true => (
+            ClusterCa::at(&cluster_ca).certificate(),
+            "overlays/approve-only",
+        ),
+        false => (own_ca(dir.path()), "overlays/own-ca"),
+    };
 
     // In a folder of its own, for what keeps it up to date.
     let client_ca = dir.path().join("client-ca/bundle.pem");
     fs::create_dir(dir.path().join("client-ca")).expect("make a folder");
-    fs::copy(data.join("trust-bundle.pem"), &client_ca).expect("copy the trust bundle");
+    fs::copy(&trust_bundle, &client_ca).expect("copy the trust bundle");
     let control_plane = start_control_plane(assets, dir.path(), &client_ca);
     let files = Files {
         server: control_plane.server.clone(),
         server_ca: dir.path().join("apiserver/apiserver.crt"),
-        trust_bundle: data.join("trust-bundle.pem"),
+        trust_bundle,
         admin_kubeconfig: control_plane.kubeconfig("admin"),
         policy,
-        data,
+        data: dir.path().join("data"),
         client_ca: Some(client_ca),
     };
     // The signer has the permissions that deploy/ gives its service account and no others: one that is missing fails the
     // suites, one that is needless fails tests/tests/permissions.rs.
-    control_plane.apply("-k", &deployed("overlays/own-ca"));
+    control_plane.apply("-k", &deployed(overlay));
     control_plane.apply("-f", &deployed("bundle-sync/rbac.yaml"));
     let established = kubectl(&files.admin_kubeconfig)
         .args([
@@ -199,10 +242,11 @@ pub(super) fn start(assets: &Path, dir: TempDir, policy: PathBuf, setup: Setup) 
     );
 
     control_plane.issue_signer_token();
-    control_plane.wait_for_admission();
+    control_plane.wait_for_admission(overlay);
 
     let (signer, files) = start_signer(&control_plane, dir.path(), &setup, &files);
     Cluster {
+        approve_only: None,
         signer: Some(signer),
         control_plane: Some(control_plane),
         setup,
@@ -236,6 +280,9 @@ pub(super) fn start_signer(
     let ca_settings = dir.join(CA_SETTINGS);
     if ca_settings.exists() {
         command.arg("--ca-settings").arg(&ca_settings);
+    }
+    if dir.join(CLUSTER_CA).is_dir() {
+        command.args(["--signer-name", KUBE_APISERVER_CLIENT]);
     }
     for root in &setup.attestation_roots {
         command.arg("--attestation-root").arg(root);

@@ -310,7 +310,7 @@ async fn an_account_that_the_cluster_calls_otherwise_makes_nothing_that_counts()
     let door = FrontDoor::new(FrontConfig {
         requests: Api::all(street.server.admin()),
         account: "signer".to_owned(),
-        signer_name: ATTESTED.to_owned(),
+        signer_names: vec![ATTESTED.to_owned()],
         doorkeeper: street.keeper.clone(),
         tls: tls(&street.server.pki.server(&street.ca)),
     })

@@ -110,6 +110,7 @@ fn request_of(event: &Event) -> Option<&crate::audit::RequestRef> {
     match event {
         Event::Denied { request, .. }
         | Event::Failed { request, .. }
+        | Event::ForeignApproval { request, .. }
         | Event::ForeignCertificate { request, .. }
         | Event::Issued { request, .. }
         | Event::Waiting { request, .. } => Some(request),
@@ -171,6 +172,10 @@ impl People {
                     grant,
                     format!("{}: {message}", request.csr),
                 )
+            }
+            Event::ForeignApproval { request, message } => {
+                let what = format!("{} was approved by someone else: {message}", request.csr);
+                row("foreignApproval", &request.creator, "", what)
             }
             Event::ForeignCertificate { request, sha256 } => {
                 let what = format!("{} carries {sha256}, which is not ours", request.csr);

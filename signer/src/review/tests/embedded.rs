@@ -27,7 +27,7 @@ fn a_copy_of_a_request_is_not_taken_for_as_long_as_it_is_fresh() {
     let by_key = ByKey {
         clock: Arc::new(Still),
         evidence: evidence_cache(),
-        signer_name: "touchstone.dev/client".into(),
+        signer_names: vec!["touchstone.dev/client".into()],
         snapshot,
         taken: Taken::default(),
     };
