@@ -107,7 +107,11 @@ impl ClusterCa {
     }
 
     /// Signs a request as it is, as Go's library writes a subject: all O in one place, then the CN.
-    fn sign_as_it_is(&self, request_pem: &[u8], lives: SignedDuration) -> String {
+    ///
+    /// # Panics
+    /// When the request cannot be read, or openssl does not.
+    #[must_use]
+    pub fn sign_as_it_is(&self, request_pem: &[u8], lives: SignedDuration) -> String {
         let request =
             touchstone_common::csr::Request::from_pem(request_pem).expect("one that was approved");
         let groups: Vec<_> = request

@@ -26,7 +26,16 @@ fn calls_of_one_issuing(world: &World) -> usize {
 #[test]
 fn killed_before_and_after_each_call_of_an_issuing_it_comes_to_the_same_end_and_late_writes_change_nothing()
  {
-    let mut world = World::with_signer();
+    killed_at_each_call(World::with_signer());
+}
+
+#[test]
+fn killed_before_and_after_each_call_of_an_approval_it_comes_to_the_same_end_and_late_writes_change_nothing()
+ {
+    killed_at_each_call(World::approving());
+}
+
+fn killed_at_each_call(mut world: World) {
     let calls = calls_of_one_issuing(&world);
     for nth in 1..=calls {
         for fault in [Fault::HoldBefore, Fault::HoldAfter] {
@@ -50,8 +59,16 @@ fn killed_before_and_after_each_call_of_an_issuing_it_comes_to_the_same_end_and_
 
 #[test]
 fn whatever_is_answered_to_any_call_of_an_issuing_it_comes_to_the_same_end() {
-    let world = World::with_signer();
-    let calls = calls_of_one_issuing(&world);
+    spoilt_at_each_call(&World::with_signer());
+}
+
+#[test]
+fn whatever_is_answered_to_any_call_of_an_approval_it_comes_to_the_same_end() {
+    spoilt_at_each_call(&World::approving());
+}
+
+fn spoilt_at_each_call(world: &World) {
+    let calls = calls_of_one_issuing(world);
     let faults = [
         Fault::Answer(409, None),
         Fault::Answer(410, None),

@@ -12,7 +12,9 @@ use k8s_openapi::{
             CertificateSigningRequestSpec,
         },
         coordination::v1::Lease,
+        core::v1::ConfigMap,
     },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{
     Api, Client, Config, ResourceExt as _,
@@ -38,6 +40,7 @@ use touchstone_apiserver::{
 };
 use touchstone_common::{
     certificate::Validity,
+    csr::KUBE_APISERVER_CLIENT,
     key::{KeyAlgorithm, SigningKey as _, SoftwareKey},
 };
 use touchstone_signer::{
@@ -49,6 +52,7 @@ use touchstone_tests::{
     card_key::CardKey,
     child::{Running, program},
     cluster::{Cluster, Setup},
+    controller_manager::ClusterCa,
     engineer::Ran,
     fault_proxy::{Behind, Call, FaultProxy},
     policy::{GRANTED, policy},
@@ -78,6 +82,7 @@ pub(crate) struct World {
     signer: Option<Running>,
     pub(crate) proxy: FaultProxy,
     server: Server,
+    signer_name: &'static str,
     pub(crate) runtime: Runtime,
     pub(crate) alice: Engineer,
     pub(crate) bob: Engineer,
@@ -109,6 +114,24 @@ impl Engineer {
 impl World {
     /// All of it, but for the signer.
     pub(crate) fn start() -> Self {
+        Self::start_for("touchstone.dev/client")
+    }
+
+    /// All of it, where kube-controller-manager signs.
+    pub(crate) fn approving() -> Self {
+        let mut world = Self::start_for(KUBE_APISERVER_CLIENT);
+        if let Server::Embedded(api) = &world.server {
+            let ca = ClusterCa::make(&world.dir.path().join("cluster-ca"));
+            let client = world.embedded_client(api, "admin", ADMINISTRATORS);
+            world.runtime.block_on(publish(client, &ca));
+            let signer = Api::all(world.embedded_client(api, "controller-manager", SIGNER));
+            world.runtime.spawn(sign_what_is_approved(signer, ca));
+        }
+        world.start_signer();
+        world
+    }
+
+    fn start_for(signer_name: &'static str) -> Self {
         // Another test in the same process chose the same.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let runtime = Runtime::new().expect("a runtime");
@@ -126,7 +149,7 @@ impl World {
         });
         let is_real = std::env::var_os("KUBEBUILDER_ASSETS").is_some_and(|it| !it.is_empty());
         let (server, behind, data, policy, token) = if is_real {
-            real(&text, roots.to_vec())
+            real(&text, roots.to_vec(), signer_name)
         } else {
             embedded(&runtime, dir.path(), &text)
         };
@@ -145,6 +168,7 @@ impl World {
             signer: None,
             proxy,
             server,
+            signer_name,
             runtime,
             alice,
             bob,
@@ -167,6 +191,7 @@ impl World {
         command
             .env("RUST_LOG", "info,touchstone=debug")
             .args(["run", "--metrics-listen", "127.0.0.1:0"])
+            .args(["--signer-name", self.signer_name])
             .arg("--kubeconfig")
             .arg(path("proxy.kubeconfig"))
             .arg("--data")
@@ -314,7 +339,8 @@ impl World {
     /// Sends a request of an engineer.
     pub(crate) fn submit_for(&self, engineer: &Engineer, name: &str, group: &str) {
         let requests: Api<CertificateSigningRequest> = Api::all(self.client(engineer.user));
-        let request = request(name, &engineer.request(group));
+        let mut request = request(name, &engineer.request(group));
+        request.spec.signer_name = self.signer_name.into();
         let created = self
             .runtime
             .block_on(requests.create(&PostParams::default(), &request));
@@ -507,12 +533,57 @@ fn embedded(runtime: &Runtime, dir: &Path, policy: &str) -> Place {
     (Server::Embedded(api), behind, data, policy_file, None)
 }
 
+/// What kube-apiserver says of its client CAs.
+async fn publish(client: Client, ca: &ClusterCa) {
+    let pem = fs::read_to_string(ca.certificate()).expect("read the CA");
+    let map = ConfigMap {
+        metadata: ObjectMeta {
+            name: Some("extension-apiserver-authentication".into()),
+            ..ObjectMeta::default()
+        },
+        data: Some([("client-ca-file".to_owned(), pem)].into()),
+        ..ConfigMap::default()
+    };
+    let maps: Api<ConfigMap> = Api::namespaced(client, "kube-system");
+    let created = maps.create(&PostParams::default(), &map).await;
+    created.expect("create the ConfigMap");
+}
+
+/// Signs for ever, as kube-controller-manager does.
+async fn sign_what_is_approved(requests: Api<CertificateSigningRequest>, ca: ClusterCa) {
+    loop {
+        let all = requests.list(&ListParams::default()).await;
+        for mut request in all.into_iter().flatten() {
+            let conditions = request.status.iter().flat_map(|it| &it.conditions);
+            let approved = conditions.flatten().any(|it| it.type_ == "Approved");
+            if !approved || certificate(&request).is_some() {
+                continue;
+            }
+            let seconds = request.spec.expiration_seconds.expect("a lifetime");
+            let lives = jiff::SignedDuration::from_secs(seconds.into());
+            let signed = ca.sign_as_it_is(&request.spec.request.0, lives);
+            let status = request.status.get_or_insert_default();
+            status.certificate = Some(ByteString(signed.into_bytes()));
+            let name = request.name_any();
+            // Whoever else wrote meanwhile: the next time.
+            let _ = requests
+                .replace_status(&name, &PostParams::default(), &request)
+                .await;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 /// A real control plane, whose own signer is ended: ours takes its place, with its account.
-fn real(policy: &str, attestation_roots: Vec<PathBuf>) -> Place {
-    let mut cluster = Cluster::start(&Setup {
+fn real(policy: &str, attestation_roots: Vec<PathBuf>, signer_name: &str) -> Place {
+    let setup = Setup {
         policy: policy.to_owned(),
         attestation_roots,
-    });
+    };
+    let mut cluster = match signer_name {
+        KUBE_APISERVER_CLIENT => Cluster::start_approve_only(&setup),
+        _ => Cluster::start(&setup),
+    };
     cluster.kill_signer();
     let files = cluster.files().clone();
     let address: SocketAddr = files
