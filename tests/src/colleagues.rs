@@ -15,6 +15,15 @@ pub const BOB: &str = "bob@example.com";
 /// Both with a key in a YubiKey, and a cluster on the suites' policy, with what is changed in it.
 #[must_use]
 pub fn with_policy(change: impl FnOnce(String) -> String) -> (Engineer, Engineer, Cluster) {
+    on(Cluster::start, change)
+}
+
+/// Both, and a cluster that is started so.
+#[must_use]
+pub fn on(
+    start: impl FnOnce(&Setup) -> Cluster,
+    change: impl FnOnce(String) -> String,
+) -> (Engineer, Engineer, Cluster) {
     let [alice, bob] = [(ALICE, 12_345_678), (BOB, 23_456_789)].map(|(user, serial)| {
         let options = Options {
             serial,
@@ -26,7 +35,7 @@ pub fn with_policy(change: impl FnOnce(String) -> String) -> (Engineer, Engineer
         engineer
     });
     let users = [alice.enrolment("payments"), bob.enrolment("billing")];
-    let cluster = Cluster::start(&Setup {
+    let cluster = start(&Setup {
         policy: change(policy(&users)),
         attestation_roots: vec![alice.attestation_root(), bob.attestation_root()],
     });

@@ -20,7 +20,7 @@ use std::{
 };
 use touchstone_tests::{
     child::{Running, program},
-    cluster::{Cluster, kubectl},
+    cluster::{Cluster, Setup, kubectl},
     colleagues::{self, ALICE, BOB},
     engineer::{Engineer, Ran},
     pcscd::Options,
@@ -47,7 +47,11 @@ struct World {
 impl World {
     /// Nothing where the API is embedded.
     fn start() -> Option<Self> {
-        let (alice, bob, cluster) = colleagues::with_policy(|policy| policy);
+        Self::on(Cluster::start)
+    }
+
+    fn on(start: impl FnOnce(&Setup) -> Cluster) -> Option<Self> {
+        let (alice, bob, cluster) = colleagues::on(start, |policy| policy);
         if cluster.is_embedded() {
             return None;
         }
@@ -166,9 +170,8 @@ impl World {
         self.bob.run(revoke).succeeded();
     }
 
-    /// Everything that the accounts are there for.
-    fn work(&mut self) {
-        // Granted at once, denied, and granted when bob has approved.
+    /// Granted at once, denied, and granted when bob has approved.
+    fn ask_for_all(&self) {
         self.alice.login(GRANTED).succeeded();
         self.alice.login(OF_ANOTHER_TEAM).failed(DENIED, &[]);
         let waiting = self.ask(MANUAL);
@@ -179,6 +182,30 @@ impl World {
         });
         self.decide(&waiting);
         self.wait_until_issued(&waiting);
+    }
+
+    /// What was refused; nothing should be.
+    fn refused(&self) -> Vec<Call> {
+        let ours = [SIGNER, ALICE, BOB, BUNDLE_SYNC];
+        // `touchstone approve` asks for more than it is given, and says so: deploy/base/approvers.yaml.
+        let asked_in_vain = |it: &Call| {
+            it.user == BOB
+                && (it.is("create", "selfsubjectrulesreviews") || it.is("list", "namespaces"))
+        };
+        let refused = |it: &Call| ours.contains(&&*it.user) && it.code == 403 && !asked_in_vain(it);
+        self.calls().into_iter().filter(refused).collect()
+    }
+
+    /// Rights that nothing needed.
+    fn unused(&self) -> Vec<String> {
+        let calls = self.calls();
+        let roles = role::deployed(&self.cluster);
+        roles.iter().flat_map(|role| role.unused(&calls)).collect()
+    }
+
+    /// Everything that the accounts are there for.
+    fn work(&mut self) {
+        self.ask_for_all();
 
         // Others write to the bundle; the next start of the signer puts it right. A node follows it.
         let map = ["configmap", "touchstone-trust-bundle", "-n", "touchstone"];
@@ -237,18 +264,7 @@ fn every_right_that_is_deployed_is_used_and_nothing_is_refused() {
         return;
     };
     world.work();
-    let ours = [SIGNER, ALICE, BOB, BUNDLE_SYNC];
-    // `touchstone approve` asks for more than it is given, and says so: deploy/base/approvers.yaml.
-    let asked_in_vain = |it: &Call| {
-        it.user == BOB
-            && (it.is("create", "selfsubjectrulesreviews") || it.is("list", "namespaces"))
-    };
-    let refused: Vec<_> = world
-        .calls()
-        .into_iter()
-        .filter(|it| ours.contains(&&*it.user) && it.code == 403 && !asked_in_vain(it))
-        .collect();
-    assert!(refused.is_empty(), "refused: {refused:#?}");
+    assert!(world.refused().is_empty(), "{:#?}", world.refused());
 
     // Without the right to approve: nothing is approved. With it again: the signer takes its intent up.
     let (request, status) = world.refused_without("touchstone-approve", "approval");
@@ -260,15 +276,54 @@ fn every_right_that_is_deployed_is_used_and_nothing_is_refused() {
     assert_eq!(status["certificate"], Value::Null);
     world.wait_until_issued(&request);
 
-    let calls = world.calls();
-    let unused: Vec<_> = role::deployed(&world.cluster)
-        .iter()
-        .flat_map(|role| role.unused(&calls))
-        .collect();
+    let unused = world.unused();
     assert!(
         unused.is_empty(),
         "needless, or not tried here: {unused:#?}"
     );
+}
+
+#[test]
+fn who_only_approves_has_the_rights_for_that_and_no_others() {
+    let Some(world) = World::on(Cluster::start_approve_only) else {
+        return;
+    };
+    world.ask_for_all();
+    let ended = |it: &Call| it.user == SIGNER && it.is("update", "grants/status") && it.code == 200;
+    world
+        .cluster
+        .wait_until("the grants are at their end", |_| {
+            world.calls().into_iter().filter(ended).count() >= 3
+        });
+    assert!(world.refused().is_empty(), "{:#?}", world.refused());
+    let (request, status) = world.refused_without("touchstone-approve-only", "approval");
+    assert_eq!(status, json!({}));
+    world.wait_until_issued(&request);
+    let unused = world.unused();
+    assert!(
+        unused.is_empty(),
+        "needless, or not tried here: {unused:#?}"
+    );
+    for (verb, what) in [
+        ("sign", "signers.certificates.k8s.io"),
+        ("get", "secrets"),
+        ("update", "certificatesigningrequests/status"),
+    ] {
+        let may = [
+            "auth",
+            "can-i",
+            verb,
+            what,
+            "--as",
+            SIGNER,
+            "-n",
+            "touchstone",
+        ];
+        assert!(
+            !world.cluster.kubectl(may).status.success(),
+            "{verb} {what}"
+        );
+    }
 }
 
 #[test]

@@ -225,7 +225,9 @@ pub(super) fn start(assets: &Path, dir: TempDir, policy: PathBuf, setup: Setup) 
     // The signer has the permissions that deploy/ gives its service account and no others: one that is missing fails the
     // suites, one that is needless fails tests/tests/permissions.rs.
     control_plane.apply("-k", &deployed(overlay));
-    control_plane.apply("-f", &deployed("bundle-sync/rbac.yaml"));
+    if !cluster_ca.is_dir() {
+        control_plane.apply("-f", &deployed("bundle-sync/rbac.yaml"));
+    }
     let established = kubectl(&files.admin_kubeconfig)
         .args([
             "wait",
