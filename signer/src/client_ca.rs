@@ -104,10 +104,10 @@ impl ClientCa {
 
 async fn read(maps: &Api<ConfigMap>) -> Result<Arc<[u8]>, ClientCaError> {
     let map = maps
-        .get(NAME)
+        .get_opt(NAME)
         .await
         .map_err(|source| ClientCaError::Kubernetes(Box::new(source)))?;
-    let pem = map.data.and_then(|mut data| data.remove(KEY));
+    let pem = map.and_then(|map| map.data?.remove(KEY));
     let pem = pem.ok_or(ClientCaError::None)?.into_bytes();
     let usable = |der: &Vec<u8>| CaCertificate::from_der(der).is_ok();
     match from_pem_bundle(&pem) {

@@ -35,6 +35,9 @@ const CA_SETTINGS: &str = "ca.yaml";
 /// The folder of the cluster's client CA in a cluster's folder, if kube-controller-manager signs there.
 const CLUSTER_CA: &str = "cluster-ca";
 
+/// In a cluster's folder, if Touchstone's own CA signs as well.
+const BOTH: &str = "both";
+
 /// What a cluster is started with.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -121,7 +124,22 @@ impl Cluster {
     /// When it does not get ready; what it printed is in the message.
     #[must_use]
     pub fn start_approve_only(setup: &Setup) -> Self {
+        Self::start_with_controller_manager(new_folder(), setup)
+    }
+
+    /// As [`Cluster::start_approve_only`], with Touchstone's own CA beside it, under its own signer name, which is the one
+    /// that `touchstone` asks.
+    ///
+    /// # Panics
+    /// When it does not get ready; what it printed is in the message.
+    #[must_use]
+    pub fn start_with_both(setup: &Setup) -> Self {
         let dir = new_folder();
+        fs::write(dir.path().join(BOTH), "").expect("write a mark");
+        Self::start_with_controller_manager(dir, setup)
+    }
+
+    fn start_with_controller_manager(dir: TempDir, setup: &Setup) -> Self {
         let ca = ClusterCa::make(&dir.path().join(CLUSTER_CA));
         let mut cluster = Self::start_in(dir, setup, None);
         approve_only::start(&mut cluster, &ca);
@@ -392,9 +410,12 @@ impl Cluster {
             ],
         };
         arguments.extend(["--trust-bundle".to_owned(), path(&self.files.trust_bundle)]);
-        if self.cluster_ca().is_some() {
-            arguments.extend(["--signer-name", KUBE_APISERVER_CLIENT].map(str::to_owned));
-        }
+        let signer_name = match (self.cluster_ca(), self.dir.path().join(BOTH).exists()) {
+            (Some(_), false) => KUBE_APISERVER_CLIENT,
+            (Some(_), true) if self.is_embedded() => approve_only::OWN_NAME,
+            (Some(_) | None, _) => "touchstone.dev/client",
+        };
+        arguments.extend(["--signer-name", signer_name].map(str::to_owned));
         arguments
     }
 }

@@ -59,6 +59,18 @@ impl ClusterCa {
         self.folder.join("ca.crt")
     }
 
+    /// A file with these certificates and its own.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    #[must_use]
+    pub fn beside(&self, others: &Path) -> PathBuf {
+        let bundle = self.folder.join("both.pem");
+        let all = [others, &self.certificate()].map(|it| fs::read(it).expect("read certificates"));
+        fs::write(&bundle, all.concat()).expect("write a bundle");
+        bundle
+    }
+
     fn key(&self) -> PathBuf {
         self.folder.join("ca.key")
     }

@@ -16,6 +16,10 @@ use touchstone_tests::{
 };
 
 const USER: &str = "alice@example.com";
+const USAGE: i32 = 2;
+/// Of `touchstone-signer`: the API server cannot be used.
+const API: i32 = 7;
+/// Of `touchstone`.
 const DENIED: i32 = 7;
 
 struct World {
@@ -25,10 +29,14 @@ struct World {
 
 impl World {
     fn start() -> Self {
+        Self::on(Cluster::start_approve_only)
+    }
+
+    fn on(start: impl FnOnce(&Setup) -> Cluster) -> Self {
         let engineer = Engineer::new(USER, &Options::default());
         engineer.set_up();
         engineer.generate(&[]);
-        let cluster = Cluster::start_approve_only(&Setup {
+        let cluster = start(&Setup {
             policy: policy(&[engineer.enrolment("payments")]),
             attestation_roots: vec![engineer.attestation_root()],
         });
@@ -220,6 +228,36 @@ fn several_groups_are_asked_for_at_once_and_a_lifetime_is_not_cut_but_asked_for(
 }
 
 #[test]
+fn one_signer_answers_to_both_names_by_one_policy() {
+    let world = World::on(Cluster::start_with_both);
+    let issuer = || {
+        let certificate = world.engineer.certificate("demo");
+        openssl(&["x509", "-in", text(&certificate), "-noout", "-issuer"])
+    };
+    world.engineer.login(GRANTED).succeeded();
+    assert!(!issuer().contains("CN = kubernetes"), "{}", issuer());
+    let ask_cluster = |group: &str| {
+        let mut login = world.engineer.login_command(group);
+        Ran::of(login.args(["--signer", KUBE_APISERVER_CLIENT]))
+    };
+    ask_cluster(GRANTED).succeeded();
+    assert!(issuer().contains("CN = kubernetes"), "{}", issuer());
+    ask_cluster(OF_ANOTHER_TEAM).failed(DENIED, &["denied"]);
+    world
+        .engineer
+        .login(OF_ANOTHER_TEAM)
+        .failed(DENIED, &["denied"]);
+    world
+        .cluster
+        .wait_until("both grants are at their end", |_| {
+            let grants = world.list("grants");
+            let issued = |grant: &&Value| grant["status"]["phase"] == "Issued";
+            grants.iter().filter(issued).count() == 2
+        });
+    assert_eq!(world.foreign(), 0);
+}
+
+#[test]
 fn what_the_policy_denies_is_denied_and_never_signed() {
     let world = World::start();
     world
@@ -323,4 +361,44 @@ fn a_signer_that_was_away_takes_what_was_signed_meanwhile_into_the_records() {
         .output()
         .expect("run kubectl");
     assert!(!as_alice.stdout.is_empty());
+}
+
+#[test]
+fn a_command_line_or_a_cluster_that_will_not_do_is_told_with_what_mends_it() {
+    let cluster = Cluster::start(&Setup {
+        policy: policy(&[]),
+        attestation_roots: Vec::new(),
+    });
+    let folder = cluster.dir().join("another");
+    fs::create_dir(&folder).expect("make a folder");
+    let start = |further: &[&str]| {
+        let mut signer = Command::new(program("touchstone-signer"));
+        signer
+            .args(["run", "--namespace", "default", "--kubeconfig"])
+            .arg(&cluster.files().admin_kubeconfig)
+            .arg("--policy")
+            .arg(&cluster.files().policy)
+            .arg("--data")
+            .arg(folder.join("data"))
+            .args(further);
+        Ran::of(&mut signer)
+    };
+    let by_cluster = ["--signer-name", KUBE_APISERVER_CLIENT];
+    let two = [
+        "--signer-name",
+        "a.example/b",
+        "--signer-name",
+        "a.example/c",
+    ];
+    start(&two).failed(USAGE, &["a.example/c", "one process has one CA"]);
+    let kubelets = ["--signer-name", "kubernetes.io/kubelet-serving"];
+    start(&kubelets).failed(USAGE, &[KUBE_APISERVER_CLIENT]);
+    let settings = folder.join("ca.yaml");
+    fs::write(&settings, "").expect("write a file");
+    let with_settings = [&by_cluster[..], &["--ca-settings", text(&settings)]].concat();
+    start(&with_settings).failed(USAGE, &["has no CA", "leave --ca-settings out"]);
+    if cluster.is_embedded() {
+        let words = ["extension-apiserver-authentication", "--client-ca-file"];
+        start(&by_cluster).failed(API, &words);
+    }
 }

@@ -1,7 +1,7 @@
 //! What stands beside a cluster in which Touchstone only approves: kube-controller-manager, and where the API is embedded the
 //! signer that approves, with a front door. The signer in the embedded API is there for its API alone.
 
-use super::{Cluster, START_LIMIT, signer_program};
+use super::{BOTH, Cluster, START_LIMIT, signer_program};
 use crate::{
     child::Running,
     controller_manager::{self, ClusterCa, ControllerManager},
@@ -13,6 +13,9 @@ use std::{
     os::unix::fs::PermissionsExt as _,
 };
 use touchstone_common::csr::KUBE_APISERVER_CLIENT;
+
+/// Under which its own CA signs, where the embedded API's signer has the usual name.
+pub(super) const OWN_NAME: &str = "both.example.com/client";
 
 /// kube-controller-manager, and the signer if it is another than the cluster's.
 #[derive(Debug)]
@@ -79,6 +82,10 @@ fn approver(cluster: &mut Cluster, ca: &ClusterCa) -> Running {
         .arg(path("tls.crt"))
         .arg("--front-key")
         .arg(path("tls.key"));
+    let both = cluster.dir().join(BOTH).exists();
+    if both {
+        command.args(["--signer-name", OWN_NAME]);
+    }
     for root in &cluster.setup.attestation_roots {
         command.arg("--attestation-root").arg(root);
     }
@@ -89,7 +96,10 @@ fn approver(cluster: &mut Cluster, ca: &ClusterCa) -> Running {
         .expect("the ready file is JSON");
     cluster.files.server = ready["frontDoor"].as_str().expect("an address").to_owned();
     cluster.files.server_ca = path("tls.crt");
-    cluster.files.trust_bundle = ca.certificate();
     cluster.files.data = path("data");
+    cluster.files.trust_bundle = match both {
+        true => ca.beside(&path("data").join("trust-bundle.pem")),
+        false => ca.certificate(),
+    };
     signer
 }

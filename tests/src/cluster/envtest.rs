@@ -1,6 +1,8 @@
 //! A real etcd and kube-apiserver on loopback, as the envtest convention has them, and the signer beside them.
 
-use super::{CA_SETTINGS, CLUSTER_CA, Cluster, Files, START_LIMIT, Setup, kubectl, signer_program};
+use super::{
+    BOTH, CA_SETTINGS, CLUSTER_CA, Cluster, Files, START_LIMIT, Setup, kubectl, signer_program,
+};
 use crate::{
     child::Running,
     controller_manager::{self, ClusterCa},
@@ -200,12 +202,18 @@ fn own_ca(dir: &Path) -> PathBuf {
 
 pub(super) fn start(assets: &Path, dir: TempDir, policy: PathBuf, setup: Setup) -> Cluster {
     let cluster_ca = dir.path().join(CLUSTER_CA);
-    let (trust_bundle, overlay) = match cluster_ca.is_dir() {
-        true => (
+    let both = dir.path().join(BOTH).exists();
+    let (trust_bundle, overlay) = match (cluster_ca.is_dir(), both) {
+        (false, _) => (own_ca(dir.path()), "overlays/own-ca"),
+        (true, false) => (
             ClusterCa::at(&cluster_ca).certificate(),
             "overlays/approve-only",
         ),
-        false => (own_ca(dir.path()), "overlays/own-ca"),
+        (true, true) => {
+            let own = own_ca(dir.path());
+            let bundle = ClusterCa::at(&cluster_ca).beside(&own);
+            (bundle, "overlays/both")
+        }
     };
 
     // In a folder of its own, for what keeps it up to date.
@@ -285,6 +293,9 @@ pub(super) fn start_signer(
     }
     if dir.join(CLUSTER_CA).is_dir() {
         command.args(["--signer-name", KUBE_APISERVER_CLIENT]);
+    }
+    if dir.join(BOTH).exists() {
+        command.args(["--signer-name", "touchstone.dev/client"]);
     }
     for root in &setup.attestation_roots {
         command.arg("--attestation-root").arg(root);
