@@ -123,7 +123,7 @@ impl Exit {
             Self::Pin => "wrong, locked or missing PIN, PUK, management key or passphrase",
             Self::Touch => "the YubiKey was not touched in time",
             Self::Denied => "the request was denied",
-            Self::Waiting => "the request still waits for a decision",
+            Self::Waiting => "the request still waits for a decision, or for its certificate",
             Self::Unreachable => "the API server cannot be reached, is not trusted, or refuses",
             Self::Verification => {
                 "what came back is not what was asked for, or the attestation does not verify"

@@ -57,11 +57,17 @@ pub enum SubmitError {
         /// What is missing.
         what: &'static str,
     },
-    /// No decision yet.
-    #[error("request {name} still waits for a decision after {} s", .waited.as_secs())]
+    /// No decision yet, or no certificate.
+    #[error(
+        "request {name} {} after {} s",
+        if *.approved { "is approved and still not signed" } else { "still waits for a decision" },
+        .waited.as_secs()
+    )]
     Waiting {
         /// Its name.
         name: String,
+        /// Whether the decision is there.
+        approved: bool,
         /// The cluster, to resume with.
         cluster: String,
         /// For how long.
@@ -81,9 +87,17 @@ impl SubmitError {
             Self::Failed { .. } => Some("tell the operators of the signer".to_owned()),
             Self::Gone { .. } => Some("log in again".to_owned()),
             Self::Other { .. } => None,
-            Self::Waiting { cluster, .. } => Some(format!(
-                "have it approved, then: touchstone login --cluster {cluster} --resume"
-            )),
+            Self::Waiting {
+                cluster, approved, ..
+            } => {
+                let first = match approved {
+                    true => "ask the operators whether the signer, or kube-controller-manager, runs",
+                    false => "have it approved",
+                };
+                Some(format!(
+                    "{first}, then: touchstone login --cluster {cluster} --resume"
+                ))
+            }
         }
     }
 }

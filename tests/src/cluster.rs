@@ -8,7 +8,7 @@ mod envtest;
 
 use crate::{
     child::{Running, program},
-    controller_manager::ClusterCa,
+    controller_manager::{self, ClusterCa},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use std::{
@@ -157,6 +157,14 @@ impl Cluster {
     pub fn stop_controller_manager(&mut self) {
         if let Some(beside) = &mut self.approve_only {
             beside.stop_controller_manager();
+        }
+    }
+
+    /// Starts it again.
+    pub fn start_controller_manager(&mut self) {
+        let kubeconfig = self.kubeconfig_of(controller_manager::ACCOUNT);
+        if let (Some(ca), Some(beside)) = (self.cluster_ca(), &mut self.approve_only) {
+            beside.start_controller_manager(&ca, &kubeconfig);
         }
     }
 

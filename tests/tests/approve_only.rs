@@ -21,6 +21,7 @@ const USAGE: i32 = 2;
 const API: i32 = 7;
 /// Of `touchstone`.
 const DENIED: i32 = 7;
+const WAITING: i32 = 8;
 
 struct World {
     engineer: Engineer,
@@ -255,6 +256,23 @@ fn one_signer_answers_to_both_names_by_one_policy() {
             grants.iter().filter(issued).count() == 2
         });
     assert_eq!(world.foreign(), 0);
+}
+
+#[test]
+fn an_approval_that_is_not_signed_is_waited_for_and_fetched_later() {
+    let mut world = World::start();
+    world.cluster.stop_controller_manager();
+    let mut login = world.engineer.login_command(GRANTED);
+    Ran::of(login.args(["--timeout", "5s"])).failed(
+        WAITING,
+        &[
+            "is approved and still not signed",
+            "kube-controller-manager",
+        ],
+    );
+    world.cluster.start_controller_manager();
+    let resume = ["login", "--cluster", "demo", "--resume"];
+    world.engineer.run(resume).succeeded();
 }
 
 #[test]

@@ -114,6 +114,7 @@ pub fn obtain(args: &Login, talk: Arc<dyn Talk>) -> Result<Credential, Error> {
     match outcome {
         Outcome::LoggedIn(credential, _) => Ok(credential),
         Outcome::Submitted(submitted) => Err(SubmitError::Waiting {
+            approved: false,
             name: submitted.name,
             cluster: args.cluster.clone(),
             waited: std::time::Duration::ZERO,

@@ -48,6 +48,7 @@ pub async fn wait(
     let (outlook, outlooks) = watch::channel(Outlook {
         limit: timeout.unwrap_or(DECIDED_WITHIN),
         waits: None,
+        approved: false,
     });
     let mut watching = Watching {
         api: Api::all(connection.client()),
@@ -59,11 +60,13 @@ pub async fn wait(
         progress,
         started,
     };
+    let last = outlooks.clone();
     tokio::select! {
         answer = watching.until_answered() => answer,
         never = remind(outlooks.clone(), progress) => match never {},
         waited = over(outlooks, started) => Err(SubmitError::Waiting {
             name: submitted.name.clone(),
+            approved: last.borrow().approved,
             cluster: cluster.to_owned(),
             waited,
         }
@@ -76,6 +79,7 @@ pub async fn wait(
 struct Outlook {
     limit: Duration,
     waits: Option<(String, Option<Timestamp>)>,
+    approved: bool,
 }
 
 /// Ends when the time is over, which can become longer meanwhile; how long it was.
@@ -94,7 +98,7 @@ async fn over(mut outlooks: watch::Receiver<Outlook>, started: Instant) -> Durat
 async fn remind(outlooks: watch::Receiver<Outlook>, progress: &dyn Fn(&str)) -> Infallible {
     tokio::time::sleep(ANNOUNCE_AFTER).await;
     loop {
-        let Outlook { limit, waits } = outlooks.borrow().clone();
+        let Outlook { limit, waits, .. } = outlooks.borrow().clone();
         if let Some((what, until)) = waits {
             // It was said when it came in, too.
             tokio::time::sleep(REMIND_EVERY).await;
@@ -245,6 +249,10 @@ impl Watching<'_> {
             State::Issued(chain) => return Ok(Some(chain.clone())),
             State::Approved(why) if state != self.announced => {
                 (self.progress)(&format!("Approved: {why}. Waiting for the signature."));
+                self.outlook.send_modify(|outlook| {
+                    outlook.waits = None;
+                    outlook.approved = true;
+                });
             }
             State::Waiting { what, until } if state != self.announced => {
                 let now = Timestamp::now();
@@ -303,6 +311,7 @@ mod tests {
         let (outlook, outlooks) = watch::channel(Outlook {
             limit: 5 * MINUTE,
             waits: None,
+            approved: false,
         });
         let waiting = tokio::spawn(over(outlooks, started));
         tokio::time::sleep(4 * MINUTE).await;
@@ -316,6 +325,7 @@ mod tests {
         let (outlook, outlooks) = watch::channel(Outlook {
             limit: MINUTE,
             waits: None,
+            approved: false,
         });
         drop(outlook);
         assert_eq!(over(outlooks, Instant::now()).await, MINUTE);
@@ -325,6 +335,7 @@ mod tests {
     async fn who_waits_is_told_from_time_to_time_for_whom() {
         let (_outlook, outlooks) = watch::channel(Outlook {
             limit: MINUTE,
+            approved: false,
             waits: Some(("1 approval from team sre".to_owned(), None)),
         });
         let said = Mutex::new(Vec::new());

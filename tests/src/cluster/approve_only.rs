@@ -4,13 +4,14 @@
 use super::{BOTH, Cluster, START_LIMIT, signer_program};
 use crate::{
     child::Running,
-    controller_manager::{self, ClusterCa, ControllerManager},
+    controller_manager::{ClusterCa, ControllerManager},
     openssl,
 };
 use serde_json::Value;
 use std::{
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt as _,
+    path::Path,
 };
 use touchstone_common::csr::KUBE_APISERVER_CLIENT;
 
@@ -33,16 +34,20 @@ impl Beside {
     pub(super) fn stop_controller_manager(&mut self) {
         self.controller_manager = None;
     }
+
+    pub(super) fn start_controller_manager(&mut self, ca: &ClusterCa, kubeconfig: &Path) {
+        self.controller_manager = Some(ControllerManager::start(ca, kubeconfig));
+    }
 }
 
 /// Starts what is missing.
 pub(super) fn start(cluster: &mut Cluster, ca: &ClusterCa) {
     let signer = cluster.is_embedded().then(|| approver(cluster, ca));
-    let kubeconfig = cluster.kubeconfig_of(controller_manager::ACCOUNT);
     cluster.approve_only = Some(Beside {
         signer,
-        controller_manager: Some(ControllerManager::start(ca, &kubeconfig)),
+        controller_manager: None,
     });
+    cluster.start_controller_manager();
 }
 
 fn approver(cluster: &mut Cluster, ca: &ClusterCa) -> Running {
