@@ -42,6 +42,10 @@ mod table;
 mod tls;
 mod watch;
 
+/// The target of spans that are for traces, and of the events that mark one as failed. They have the name of no person, and
+/// nothing that one wrote.
+pub const TRACES: &str = "touchstone::traces";
+
 pub use authorization::{ADMINISTRATORS, SIGNER};
 pub use config::{
     AnonymousCreate, Approvers, AttestedCreator, CaKind, ClientCa, Clock, Config, PassHolder,

@@ -16,10 +16,10 @@ pub mod rotation;
 pub mod settings;
 pub mod store;
 
-use crate::data_dir::DataDirError;
+use crate::{data_dir::DataDirError, traces::TRACES};
 use jiff::Timestamp;
 use key::{CaKey, CaKeyError};
-use std::{path::PathBuf, sync::Arc};
+use std::{fmt, path::PathBuf, sync::Arc};
 use touchstone_common::{
     certificate::{CaCertificate, CertificateError, Prepared, SignError},
     key::SoftwareKeyError,
@@ -176,13 +176,14 @@ impl IssuingCa {
     ///
     /// # Errors
     /// When `work` fails, or the device does not answer.
+    #[tracing::instrument(name = "sign", target = TRACES, skip_all, err)]
     pub async fn signing<T, E>(
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E>
     where
         T: Send + 'static,
-        E: From<CaKeyError> + Send + 'static,
+        E: From<CaKeyError> + fmt::Display + Send + 'static,
     {
         if !self.key.is_of_a_device() {
             return work(self);

@@ -12,8 +12,10 @@ pub mod standalone;
 use crate::{
     audit::{AuditLog, FILE_NAME, writer},
     ca::{key::KeyPlace, settings::CaSettings},
+    controller::chain,
     data_dir::DataDir,
     error::Error,
+    traces::{self, Endpoint, Traces},
 };
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
@@ -25,7 +27,12 @@ use std::{
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    EnvFilter, Layer as _,
+    filter::{FilterExt as _, LevelFilter, filter_fn},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failed, 2 command line, 3 policy, 4 data directory in use, 5 data directory or CA unusable, \
@@ -127,6 +134,10 @@ pub struct SignerOptions {
     /// Serve /metrics, /healthz and /readyz here, over plain HTTP; without it, nowhere
     #[arg(long, value_name = "ADDRESS")]
     pub metrics_listen: Option<String>,
+    /// Send traces to the OpenTelemetry collector at this address, such as http://127.0.0.1:4318, by OTLP over HTTP; without it,
+    /// to the one that OTEL_EXPORTER_OTLP_ENDPOINT names, or nowhere
+    #[arg(long, value_name = "URL")]
+    pub otlp_endpoint: Option<Endpoint>,
 }
 
 /// Where the audit log goes.
@@ -226,19 +237,22 @@ pub fn main() -> ExitCode {
 fn dispatch(arguments: Arguments) -> Result<(), Error> {
     match arguments.command {
         Command::Standalone(standalone) => {
-            start_log(arguments.log_format)?;
-            runtime()?.block_on(standalone.run())
+            let endpoint = standalone.signer.otlp_endpoint.clone();
+            let instance = run::replica(None)?;
+            serve(arguments.log_format, endpoint, &instance, standalone.run())
         }
         Command::Run(run) => {
-            start_log(arguments.log_format)?;
-            runtime()?.block_on(run.run())
+            let endpoint = run.signer.otlp_endpoint.clone();
+            let replica = run::replica(run.replica.clone())?;
+            let instance = replica.clone();
+            serve(arguments.log_format, endpoint, &instance, run.run(replica))
         }
         Command::Ca(ca) => {
-            start_log(arguments.log_format)?;
+            start_log(arguments.log_format, None)?;
             runtime()?.block_on(ca.run())
         }
         Command::Bundle(bundle) => {
-            start_log(arguments.log_format)?;
+            start_log(arguments.log_format, None)?;
             runtime()?.block_on(bundle.run())
         }
         Command::Audit(audit) => audit.run(),
@@ -259,6 +273,30 @@ fn dispatch(arguments: Arguments) -> Result<(), Error> {
     }
 }
 
+/// Runs the signer to its end, with its log and, where someone asks for them, its traces.
+fn serve(
+    format: LogFormat,
+    endpoint: Option<Endpoint>,
+    instance: &str,
+    signer: impl Future<Output = Result<(), Error>>,
+) -> Result<(), Error> {
+    choose_crypto();
+    let traces = Traces::open(endpoint, instance);
+    start_log(format, traces.as_ref().ok().and_then(Option::as_ref))?;
+    let traces = traces.unwrap_or_else(|error| {
+        // What stands in the environment may have been meant for others.
+        tracing::warn!(error = %chain(&error), remedy = error.remedy(), "no traces are sent");
+        None
+    });
+    let runtime = runtime()?;
+    let result = runtime.block_on(signer);
+    // Only now: whoever waits for the lease has it already.
+    if let Some(traces) = traces {
+        traces.finish();
+    }
+    result
+}
+
 fn runtime() -> Result<tokio::runtime::Runtime, Error> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -266,21 +304,26 @@ fn runtime() -> Result<tokio::runtime::Runtime, Error> {
         .map_err(Error::Runtime)
 }
 
-fn start_log(format: LogFormat) -> Result<(), Error> {
+fn start_log(format: LogFormat, traces: Option<&Traces>) -> Result<(), Error> {
     let filter = match std::env::var("RUST_LOG") {
         Ok(filter) if !filter.is_empty() => EnvFilter::try_new(filter).map_err(Error::LogFilter)?,
         _ => EnvFilter::new("info,kube=warn,hyper=warn,rustls=warn"),
     };
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr);
-    // A test that runs two commands in one process keeps the first one's log.
-    let _ = match format {
+    // Spans are for traces: the log's messages say by themselves what they are about.
+    let is_for_the_log =
+        filter_fn(|it| it.target() != traces::TRACES).with_max_level_hint(LevelFilter::TRACE);
+    let log = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    let log = match format {
         LogFormat::Text => log
             .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
-            .try_init(),
-        LogFormat::Json => log.json().try_init(),
+            .boxed(),
+        LogFormat::Json => log.json().boxed(),
     };
+    // A test that runs two commands in one process keeps the first one's log.
+    let _ = tracing_subscriber::registry()
+        .with(log.with_filter(filter.and(is_for_the_log)))
+        .with(traces.map(Traces::layer))
+        .try_init();
     Ok(())
 }
 

@@ -23,6 +23,7 @@ mod intent;
 mod queue;
 mod reconcile;
 mod settle;
+mod spans;
 mod subject;
 mod verdict;
 
@@ -58,6 +59,7 @@ use std::{
 };
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 /// How many requests are worked on at once.
 const AT_ONCE: usize = 64;
@@ -248,7 +250,8 @@ impl Context {
         let mut events = std::pin::pin!(self.heard_of_requests());
         loop {
             while let Some((name, input)) = queue.start() {
-                running.spawn(Arc::clone(&self).work(name, input));
+                let span = self.span(&input);
+                running.spawn(Arc::clone(&self).work(name, input).instrument(span));
             }
             while let Some((name, _)) = aftercare.start() {
                 caring.spawn(Arc::clone(&self).look_after(name));
@@ -353,13 +356,16 @@ impl Context {
                     request = name,
                     "the API server did not answer in time; reading what it did and trying again"
                 );
+                spans::failed("timeout");
                 Outcome::Retry
             }
             Ok(Ok(Err(error))) => {
                 tracing::warn!(request = name, error = %chain(&error), "failed to work on a request; trying again");
+                spans::failed(spans::kind(&error));
                 Outcome::Retry
             }
             Err(panic) => {
+                spans::failed("panic");
                 let message = panic_message(panic.as_ref());
                 tracing::error!(
                     request = name,
@@ -375,6 +381,7 @@ impl Context {
                 }
             }
         };
+        spans::ended(outcome);
         (name, outcome)
     }
 

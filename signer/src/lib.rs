@@ -3,7 +3,8 @@
 //! How the parts relate: [`command`] reads the command line and puts a [`service`] together from a [`data_dir`], the
 //! [`ca`] and the [`audit`] log in it, and the policy that [`reload`] keeps in force. The service runs the
 //! [`controller`], which asks [`review`] what to do with a request and [`issue`] what to sign, and keeps the record in
-//! [`grant`]s and the audit log; [`metrics`] counts. The [`front`] door brings in the
+//! [`grant`]s and the audit log; [`metrics`] counts, [`traces`] tell what each
+//! request waited for. The [`front`] door brings in the
 //! requests of those whom the cluster does not know. `review` and `issue` are pure: they know no network, clock or file.
 
 pub mod anonymous;
@@ -27,3 +28,4 @@ pub mod reload;
 pub mod review;
 pub mod service;
 pub mod signers;
+pub mod traces;

@@ -4,6 +4,7 @@ pub mod card_key;
 pub mod child;
 pub mod cluster;
 pub mod colleagues;
+pub mod collector;
 pub mod controller_manager;
 pub mod engineer;
 pub mod fault_proxy;

@@ -58,6 +58,32 @@ fn an_engineer_without_credentials_gets_a_certificate_and_the_cluster_says_who_a
     engineer.login(OF_ANOTHER_TEAM).failed(DENIED, &["denied"]);
     let waits = Ran::of(engineer.login_command(MANUAL).args(["--timeout", "5s"]));
     waits.failed(WAITING, &["1 approval from team billing", "--resume"]);
+
+    // Who asked for what, and why, is nobody's business who only looks where time went.
+    let told = [
+        "create at front door",
+        "reconcile",
+        "approve",
+        "deny",
+        "wait",
+    ];
+    let end = std::time::Instant::now() + Duration::from_secs(60);
+    let mut sent = String::new();
+    while !told.iter().all(|word| sent.contains(word)) {
+        assert!(std::time::Instant::now() < end, "{sent}");
+        thread::sleep(Duration::from_millis(200));
+        sent = world.collector.text();
+    }
+    for word in [
+        "alice",
+        "oncall",
+        "INC-",
+        "billing",
+        "BEGIN CERT",
+        "touchstone-admin",
+    ] {
+        assert!(!sent.contains(word), "{word} was sent:\n{sent}");
+    }
 }
 
 #[test]

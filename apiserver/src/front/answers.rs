@@ -22,9 +22,11 @@ use k8s_openapi::{
 use kube::api::{PostParams, WatchEvent, WatchParams};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tracing::{Instrument as _, Span, field::Empty};
 
 use super::{Admitted, FrontOutcome, Reader, Shared};
 use crate::{
+    TRACES,
     address::Address,
     authentication,
     config::Refusal,
@@ -119,7 +121,17 @@ async fn answer(
                 &parts.headers,
                 &body,
             );
-            let created = created.await?;
+            let span = span();
+            let created = created.instrument(span.clone()).await;
+            let code = match &created {
+                Ok(_) => StatusCode::CREATED,
+                Err(error) => error.code(),
+            };
+            span.record("http.response.status_code", i64::from(code.as_u16()));
+            if code.is_server_error() {
+                span.record("otel.status_code", "ERROR");
+            }
+            let created = created?;
             shared.doorkeeper.count(FrontOutcome::Created);
             Ok(handlers::json_response(StatusCode::CREATED, created))
         }
@@ -144,6 +156,18 @@ async fn answer(
         }
         _ => Err(ApiError::path_not_found()),
     }
+}
+
+/// The span of a request that is to be created.
+fn span() -> Span {
+    tracing::info_span!(
+        target: TRACES,
+        "create at front door",
+        http.response.status_code = Empty,
+        otel.kind = "server",
+        otel.status_code = Empty,
+        touchstone.request.uid = Empty,
+    )
 }
 
 /// What requests are: the one kind that is served, if that is what is asked for.
@@ -224,6 +248,7 @@ async fn create(
         shared.requests.create(&PostParams::default(), &new),
     )
     .await?;
+    Span::current().record("touchstone.request.uid", created.metadata.uid.as_deref());
     let creator = created.spec.username.as_deref().unwrap_or_default();
     if creator != shared.account {
         tracing::error!(

@@ -6,7 +6,7 @@ use super::{
     files,
     verify::{self, Tail},
 };
-use crate::data_dir;
+use crate::{data_dir, traces::TRACES};
 use jiff::Timestamp;
 use std::{
     fs::{File, OpenOptions},
@@ -97,6 +97,7 @@ impl AuditLog {
     ///
     /// # Errors
     /// When it is not on disk: the caller must not go on with what it was about to do.
+    #[tracing::instrument(name = "append to audit log", target = TRACES, skip_all, err)]
     pub async fn append(&self, time: Timestamp, event: Event) -> Result<Receipt, AuditError> {
         let (done, answer) = oneshot::channel();
         self.sender

@@ -30,12 +30,14 @@ use crate::{
     data_dir::{self, DataDir, DataDirError},
     lease::Leadership,
     metrics::Metrics,
+    traces::TRACES,
 };
 use jiff::{SignedDuration, Timestamp};
 use kube::{Client, Config};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 use touchstone_common::certificate::SignError;
+use tracing::Instrument as _;
 
 /// How often the record is read where nothing is due: how long a signer may go on signing by a CA that an operator
 /// distrusted.
@@ -347,11 +349,13 @@ impl Rotation {
         }
         let due = record.lifecycle().agenda(now);
         for Due { step, .. } in due.into_iter().filter(|due| due.at <= now) {
-            match self.step(read, step).await {
+            let span = tell::span(&step);
+            match self.step(read, step).instrument(span.clone()).await {
                 Ok(Some(written)) => return Ok(Some(written)),
                 Ok(None) => {}
                 Err(error) if error.is_conflict() => return Err(error),
                 Err(error) => {
+                    span.record("otel.status_code", "ERROR");
                     tracing::warn!(step = %tell::Words(&step), error = %chain(&error), remedy = error.remedy(), "a step of the CA's rotation is due and could not be made");
                     // The first in the order of the agenda is what everything waits for.
                     if failed.is_none() {
@@ -390,6 +394,7 @@ impl Rotation {
     }
 
     /// Has a certificate of this CA authenticate at every API server.
+    #[tracing::instrument(target = TRACES, skip_all, err, fields(touchstone.ca = %id))]
     async fn prove(&self, record: &Record, id: CaId) -> Result<Proof, RotationError> {
         if self.parts.endpoints.is_empty() {
             return Err(RotationError::NoEndpoint);
@@ -421,6 +426,7 @@ impl Rotation {
         self.replace(read, &record).await
     }
 
+    #[tracing::instrument(name = "write CA record", target = TRACES, skip_all, err)]
     async fn replace(&self, read: &Read, record: &Record) -> Result<Read, RotationError> {
         let written = self.store.replace(read, record).await?;
         self.teller.moved(&read.record, &written.record).await;

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug, Args)]
 pub struct Run {
     #[command(flatten)]
-    signer: SignerOptions,
+    pub(super) signer: SignerOptions,
     #[command(flatten)]
     cluster: ClusterOptions,
     /// A signer name that is answered; requests of any other are left alone. Under kubernetes.io/kube-apiserver-client
@@ -43,11 +43,12 @@ pub struct Run {
     lease_duration: LeaseDuration,
     /// What this replica is called in the lease; the name of the machine or pod otherwise
     #[arg(long, value_name = "NAME")]
-    replica: Option<String>,
+    pub(super) replica: Option<String>,
 }
 
 impl Run {
-    pub(super) async fn run(self) -> Result<(), Error> {
+    /// `replica` is what this process is called in the lease.
+    pub(super) async fn run(self, replica: String) -> Result<(), Error> {
         super::choose_crypto();
         let options = self.signer;
         let found = self.cluster.find().await?;
@@ -99,7 +100,7 @@ impl Run {
         let (candidate, leadership) = Candidate::new(
             client.clone(),
             &found.namespace,
-            replica(self.replica)?,
+            replica,
             self.lease_duration,
             Arc::clone(&clock),
             Arc::clone(&metrics),
@@ -202,7 +203,7 @@ async fn beside(
 }
 
 /// What this process is called in the lease: no other is called so, ever.
-fn replica(named: Option<String>) -> Result<String, Error> {
+pub(super) fn replica(named: Option<String>) -> Result<String, Error> {
     let name = named.unwrap_or_else(|| {
         let system = rustix::system::uname();
         system.nodename().to_string_lossy().into_owned()

@@ -38,7 +38,7 @@ pub(super) const NAMESPACE: &str = "default";
 #[derive(Debug, Args)]
 pub struct Standalone {
     #[command(flatten)]
-    signer: SignerOptions,
+    pub(super) signer: SignerOptions,
     /// The signer name that is answered; requests of any other are left alone
     #[arg(long, value_name = "NAME", value_parser = own_name, default_value = DEFAULT_SIGNER_NAME)]
     signer_name: String,

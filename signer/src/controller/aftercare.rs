@@ -8,6 +8,7 @@ use super::{Context, ControllerError, code, events::Level, queue::Input, reconci
 use crate::{
     audit::Event,
     grant::{Grant, Phase},
+    traces::TRACES,
 };
 use futures::{FutureExt, Stream};
 use jiff::Timestamp;
@@ -58,6 +59,7 @@ impl Context {
         (name, outcome)
     }
 
+    #[tracing::instrument(name = "look after grant", target = TRACES, skip_all, err, fields(touchstone.grant = name))]
     async fn do_what_is_due(&self, name: &str) -> Result<Outcome, ControllerError> {
         let grant = self
             .grants

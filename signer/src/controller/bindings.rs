@@ -4,7 +4,10 @@
 //! another's is changed: what stands under such a name and is not for the grant's own group is left, and told of.
 
 use super::{Context, ControllerError, code};
-use crate::grant::{Grant, GrantBinding};
+use crate::{
+    grant::{Grant, GrantBinding},
+    traces::TRACES,
+};
 use k8s_openapi::{
     api::rbac::v1::{RoleBinding, RoleRef, Subject},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -90,6 +93,7 @@ impl fmt::Debug for RoleBindings {
 
 impl Context {
     /// Makes the RoleBindings of a grant, those that are there already but for.
+    #[tracing::instrument(target = TRACES, skip_all, err)]
     pub(super) async fn bind(&self, grant: &Grant) -> Result<Bound, ControllerError> {
         let Some(group) = &grant.spec.group else {
             return Ok(Bound::Yes);
@@ -131,6 +135,7 @@ impl Context {
     }
 
     /// Removes the RoleBindings of a grant. Those that are gone are gone.
+    #[tracing::instrument(target = TRACES, skip_all, err)]
     pub(super) async fn unbind(&self, grant: &Grant) -> Result<(), ControllerError> {
         let Some(group) = &grant.spec.group else {
             return Ok(());

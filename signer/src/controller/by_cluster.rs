@@ -4,7 +4,7 @@
 //! from here: it is found, recorded and alarmed.
 
 use super::{
-    Context, ControllerError, events::Level, grants, reconcile::Outcome, subject::Subject,
+    Context, ControllerError, events::Level, grants, reconcile::Outcome, spans, subject::Subject,
 };
 use crate::{
     audit::Event,
@@ -107,6 +107,7 @@ impl Context {
     ) -> Result<(), ControllerError> {
         let now = self.clock.now();
         let name = grant.name_any();
+        spans::grant(&name);
         // The grant's lifetime is the request's: nothing else is approved.
         let ttl = request.claims().ttl;
         let issued = match ca.verify(certificate, request, ttl, now).await? {

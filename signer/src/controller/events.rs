@@ -1,6 +1,7 @@
 //! Events on a request, for `kubectl describe csr`, and on the CA's record. They inform; nothing depends on them.
 
 use super::conditions::shorten;
+use crate::traces::TRACES;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{
@@ -70,6 +71,7 @@ impl Events {
     }
 
     /// Publishes an event. One that cannot be published is logged and forgotten.
+    #[tracing::instrument(name = "publish event", target = TRACES, skip_all)]
     pub(crate) async fn tell(
         &self,
         regarding: ObjectReference,

@@ -7,6 +7,7 @@ use crate::{
         Phase, name_of,
     },
     review::Intent,
+    traces::TRACES,
 };
 use futures::{Stream, StreamExt, stream};
 use jiff::Timestamp;
@@ -124,6 +125,7 @@ pub(super) fn of(
 
 impl Context {
     /// Writes the grant, or finds whose it is. What is open for this request is brought to the present intent.
+    #[tracing::instrument(name = "claim grant", target = TRACES, skip_all, err)]
     pub(super) async fn claim(&self, grant: &Grant) -> Result<Claim, ControllerError> {
         let name = grant.name_any();
         match self.grants.create(&PostParams::default(), grant).await {
@@ -168,6 +170,7 @@ impl Context {
     }
 
     /// Writes down what came of a grant that is open. One that is gone, or at its end, is left.
+    #[tracing::instrument(name = "write grant status", target = TRACES, skip_all, err)]
     pub(super) async fn end_grant(
         &self,
         name: &str,

@@ -6,6 +6,7 @@ use super::{
     conditions::{self, Kind, State},
     grants::{self, Claim},
     reconcile::Outcome,
+    spans,
     subject::Subject,
 };
 use crate::{
@@ -31,6 +32,7 @@ impl Context {
         let cluster = snapshot.policy.cluster().as_str();
         let grant = grants::of(intent, &subject.request, cluster, to_sign);
         let name = grant.name_any();
+        spans::grant(&name);
         let grant = match self.claim(&grant).await? {
             Claim::Open(grant) => *grant,
             Claim::Taken { by } => {

@@ -6,6 +6,7 @@ use super::{
     events::Level,
     grants,
     queue::Input,
+    spans,
     subject::Subject,
 };
 use crate::{
@@ -57,6 +58,7 @@ impl Context {
         let (Some(request), Some(uid)) = (request, uid) else {
             return Ok(Outcome::Done);
         };
+        spans::request(&uid);
         // The watch asks for nothing else; a server that ignores the selector must not make us touch others' requests.
         let signer = match self.signers.named(&request.spec.signer_name) {
             Some(signer) if !self.is_settled(&uid) => signer,
@@ -99,7 +101,8 @@ impl Context {
         } else {
             review::review
         };
-        match review(&submission, &snapshot, &self.evidence, self.clock.now())? {
+        let now = self.clock.now();
+        match spans::review(|| review(&submission, &snapshot, &self.evidence, now))? {
             Review::Approve(intent) => match signer {
                 Signer::Own(own) => self.grant(subject, &intent, &snapshot, own).await,
                 Signer::Cluster(_) => self.grant_by_cluster(subject, &intent, &snapshot).await,
@@ -132,6 +135,7 @@ impl Context {
             // Another CA is on its way, or the record is about to be read.
             Err(why @ (CannotSign::NoActive | CannotSign::Stale(_))) => {
                 tracing::warn!(request = subject.name, %why, "nothing can be signed now; trying again");
+                spans::failed("CA");
                 return Ok(Outcome::Retry);
             }
         };
@@ -165,6 +169,7 @@ impl Context {
             Ok(issued) => issued,
             Err(error) if error.is_retriable() => {
                 tracing::warn!(request = subject.name, error = %chain(&error), "the CA's key does not sign now; trying again");
+                spans::failed("CA's key");
                 return Ok(Outcome::Retry);
             }
             Err(error) => {

@@ -5,12 +5,14 @@ use super::{
     conditions::{self, Kind, State},
     events::Level,
     reconcile::Outcome,
+    spans,
     subject::Subject,
 };
 use crate::{
     audit::Event,
     metrics::Ending,
     review::{Denial, Waiting},
+    traces::TRACES,
 };
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use kube::{ResourceExt, api::PostParams};
@@ -48,6 +50,7 @@ impl Context {
             why = denial.message,
             "denied"
         );
+        spans::reason(denial.reason);
         let approved = conditions::state(&subject.request) == State::Approved;
         if approved && subject.is_signed_by_cluster() {
             return self
@@ -73,6 +76,8 @@ impl Context {
         message: &str,
     ) -> Result<Outcome, ControllerError> {
         tracing::error!(request = subject.name, reason, why = message, "failed");
+        spans::reason(reason);
+        spans::failed(reason);
         let kind = match (
             subject.is_signed_by_cluster(),
             conditions::state(&subject.request),
@@ -125,6 +130,7 @@ impl Context {
     }
 
     /// Writes the status by a subresource. `false`: someone else changed what was judged, or the object is gone.
+    #[tracing::instrument(target = TRACES, skip_all, err, fields(otel.name = format!("write {subresource}")))]
     pub(super) async fn write(
         &self,
         subresource: &'static str,

@@ -11,6 +11,7 @@ use std::{
 use touchstone_tests::{
     child::{Running, program},
     cluster::{Cluster, Setup},
+    collector::Collector,
     engineer::{Engineer, Ran},
     openssl,
     policy::policy,
@@ -32,6 +33,8 @@ pub(crate) struct World {
     metrics: u16,
     server: String,
     attestation_roots: Vec<PathBuf>,
+    /// Who gets the signer's traces.
+    pub(crate) collector: Collector,
 }
 
 impl World {
@@ -66,12 +69,14 @@ impl World {
         }
         make_certificate(&front(&cluster), "tls");
         let metrics = port::free();
+        let collector = Collector::start();
         let ready = cluster.dir().join("front/ready.json");
         let mut command = command(&cluster, &attestation_roots);
         command
             .arg("--data")
             .arg(data(&cluster))
             .args(["--metrics-listen", &format!("127.0.0.1:{metrics}")])
+            .args(["--otlp-endpoint", &collector.url()])
             .arg("--ready-file")
             .arg(&ready);
         let log = cluster.dir().join("front/signer.log");
@@ -86,6 +91,7 @@ impl World {
             metrics,
             server,
             attestation_roots,
+            collector,
         };
         world.configure(engineer);
         world

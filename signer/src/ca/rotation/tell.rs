@@ -9,10 +9,12 @@ use crate::{
         chain,
         events::{Events, Level},
     },
+    traces::TRACES,
 };
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use std::{fmt, sync::Arc};
+use tracing::{Span, field::Empty};
 
 /// Who is told.
 pub(super) struct Teller {
@@ -36,6 +38,19 @@ impl fmt::Display for Words<'_> {
             Step::Publish(ca) => write!(f, "publish {ca}"),
             Step::Remove(ca) => write!(f, "remove {ca}"),
         }
+    }
+}
+
+/// The span of a step; none while people are waited for.
+pub(super) fn span(step: &Step) -> Span {
+    match step {
+        Step::AwaitRoot(_) => Span::none(),
+        step => tracing::info_span!(
+            target: TRACES,
+            "rotate CA",
+            otel.status_code = Empty,
+            touchstone.step = %Words(step),
+        ),
     }
 }
 
