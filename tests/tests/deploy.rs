@@ -11,11 +11,12 @@ use std::{
 use touchstone_signer::{
     ca::{key::KeyPlace, settings::CaSettings},
     command::Arguments,
+    traces::Endpoint,
 };
 use touchstone_tests::{child::program, cluster::kubectl, engineer::Ran};
 
 const SIGNER: &str = "system:serviceaccount:touchstone:touchstone-signer";
-const COMPONENTS: [&str; 3] = ["approve-only", "front-door", "prometheus"];
+const COMPONENTS: [&str; 4] = ["approve-only", "front-door", "opentelemetry", "prometheus"];
 const OVERLAYS: [&str; 5] = ["approve-only", "both", "own-ca", "pkcs11", "root-less"];
 
 fn deploy() -> PathBuf {
@@ -185,6 +186,30 @@ fn the_ca_settings_of_every_overlay_are_understood() {
     }
 }
 
+/// The port of the collector that the environment of a container names, where it names one.
+fn collector_port(deployment: &Value) -> Option<u64> {
+    let variables = deployment.pointer("/spec/template/spec/containers/0/env")?;
+    let named = variables
+        .as_array()?
+        .iter()
+        .find(|it| it["name"] == "OTEL_EXPORTER_OTLP_ENDPOINT")?;
+    let url = named["value"].as_str().expect("a value");
+    url.parse::<Endpoint>()
+        .unwrap_or_else(|error| panic!("{url}: {error}"));
+    let (_, port) = url.rsplit_once(':').expect("a port");
+    Some(port.parse().expect("a number"))
+}
+
+/// Whether a NetworkPolicy lets the signer out to this port.
+fn lets_out(policy: &Value, port: u64) -> bool {
+    let rules = policy.pointer("/spec/egress").and_then(Value::as_array);
+    let ports = rules
+        .into_iter()
+        .flatten()
+        .filter_map(|it| it["ports"].as_array());
+    policy["kind"] == "NetworkPolicy" && ports.flatten().any(|it| it["port"] == port)
+}
+
 /// The oldest kubectl whose kustomize knows components and replacements.
 const OLDEST_KUBECTL: u64 = 22;
 
@@ -223,6 +248,7 @@ fn everything_is_rendered_and_what_is_named_is_there() {
         .to_vec();
     folders.extend(["namespace", "cluster"].map(|it| deploy().join("debug-roles").join(it)));
     folders.push(own);
+    let mut collectors = 0;
     for folder in folders {
         let mut render = kubectl(Path::new("/"));
         let ran = Ran::of(render.arg("kustomize").arg(&folder)).succeeded();
@@ -237,6 +263,10 @@ fn everything_is_rendered_and_what_is_named_is_there() {
         for document in &rendered {
             if document["kind"] == "Deployment" {
                 understood(document);
+                if let Some(port) = collector_port(document) {
+                    assert!(rendered.iter().any(|it| lets_out(it, port)), "{folder}");
+                    collectors += 1;
+                }
             }
             if let Some(role) = document.get("roleRef") {
                 assert!(
@@ -256,4 +286,5 @@ fn everything_is_rendered_and_what_is_named_is_there() {
             }
         }
     }
+    assert_eq!(collectors, 1, "the overlay of one's own has the component");
 }
