@@ -4,7 +4,8 @@
 //! from here: it is found, recorded and alarmed.
 
 use super::{
-    Context, ControllerError, events::Level, grants, reconcile::Outcome, spans, subject::Subject,
+    Context, ControllerError, events::Level, grants::Delivered, reconcile::Outcome, spans,
+    subject::Subject,
 };
 use crate::{
     audit::Event,
@@ -121,24 +122,16 @@ impl Context {
             }
         };
         let fingerprint = hex::encode(issued.fingerprint);
-        let event = Event::Issued {
-            request: subject.reference(),
-            grant: name.clone(),
+        let user = grant.spec.user.clone();
+        let delivered = Delivered {
+            ca: hex::encode(issued.anchor),
             fingerprint: fingerprint.clone(),
-            serial_number: issued.serial.clone(),
+            serial_number: issued.serial,
             not_after: issued.validity.not_after,
         };
-        self.record(now, event).await?;
+        self.record_issued(subject, &name, Some(grant), delivered, now)
+            .await?;
         self.metrics.ended(Ending::Issued, POLICY_APPROVED);
-        let status = grants::issued(
-            &hex::encode(issued.anchor),
-            &fingerprint,
-            &issued.serial,
-            now,
-            issued.validity.not_after,
-        );
-        let user = grant.spec.user.clone();
-        self.end_grant(&name, Some(grant), &status).await?;
         tracing::info!(
             request = subject.name,
             grant = name,

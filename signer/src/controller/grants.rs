@@ -221,22 +221,29 @@ pub(super) fn failed(message: &str) -> GrantStatus {
     }
 }
 
+/// A certificate as a grant says it was delivered.
+#[derive(Debug)]
+pub(super) struct Delivered {
+    /// SHA-256 of the CA that signed it, lower-case hexadecimal.
+    pub(super) ca: String,
+    /// SHA-256, lower-case hexadecimal.
+    pub(super) fingerprint: String,
+    /// Lower-case hexadecimal.
+    pub(super) serial_number: String,
+    /// Its last second.
+    pub(super) not_after: Timestamp,
+}
+
 /// The status of a grant whose certificate was delivered.
-pub(super) fn issued(
-    ca: &str,
-    fingerprint: &str,
-    serial_number: &str,
-    issued_at: Timestamp,
-    not_after: Timestamp,
-) -> GrantStatus {
+pub(super) fn issued(delivered: Delivered, issued_at: Timestamp) -> GrantStatus {
     let second = |time: Timestamp| Timestamp::from_second(time.as_second()).ok().map(Time);
     GrantStatus {
         phase: Phase::Issued,
-        ca: Some(ca.to_owned()),
-        fingerprint: Some(fingerprint.to_owned()),
-        serial_number: Some(serial_number.to_owned()),
+        ca: Some(delivered.ca),
+        fingerprint: Some(delivered.fingerprint),
+        serial_number: Some(delivered.serial_number),
         issued_at: second(issued_at),
-        not_after: second(not_after),
+        not_after: second(delivered.not_after),
         ..GrantStatus::default()
     }
 }

@@ -4,13 +4,12 @@ use super::{
     Context, ControllerError, chain,
     conditions::{self, State},
     events::Level,
-    grants,
+    grants::Delivered,
     queue::Input,
     spans,
     subject::Subject,
 };
 use crate::{
-    audit::Event,
     ca::{bootstrap, lifecycle::CannotSign},
     grant::GrantIntent,
     issue,
@@ -187,22 +186,14 @@ impl Context {
         self.metrics
             .leaf(issuing.fingerprint(), issued.validity.not_after);
         self.metrics.ended(Ending::Issued, POLICY_APPROVED);
-        let event = Event::Issued {
-            request: subject.reference(),
-            grant: grant_name.clone(),
+        let delivered = Delivered {
+            ca: issuing.fingerprint().to_owned(),
             fingerprint: issued.fingerprint.clone(),
-            serial_number: issued.serial_number.clone(),
+            serial_number: issued.serial_number,
             not_after: issued.validity.not_after,
         };
-        self.record(now, event).await?;
-        let status = grants::issued(
-            issuing.fingerprint(),
-            &issued.fingerprint,
-            &issued.serial_number,
-            now,
-            issued.validity.not_after,
-        );
-        self.end_grant(&grant_name, Some(grant), &status).await?;
+        self.record_issued(&subject, &grant_name, Some(grant), delivered, now)
+            .await?;
         self.settle(&subject.uid);
         tracing::info!(
             request = subject.name,

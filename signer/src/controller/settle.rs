@@ -1,12 +1,18 @@
 //! Requests that are at their end, and intents that an earlier try left open.
 
 use super::{
-    Context, ControllerError, events::Level, grants, reconcile::Outcome, subject::Subject,
+    Context, ControllerError,
+    events::Level,
+    grants::{self, Delivered},
+    reconcile::Outcome,
+    subject::Subject,
 };
 use crate::{
     audit::{Event, RequestRef},
+    grant::Grant,
     signers::OwnCa,
 };
+use jiff::Timestamp;
 
 impl Context {
     /// Intents whose request is gone, or was made anew under the same name, come to nothing.
@@ -80,24 +86,15 @@ impl Context {
                     .flat_map(|grant| &grant.spec.intents)
                     .any(|intent| intent.tbs_sha256 == leaf.tbs_sha256);
                 if intended {
-                    let now = self.clock.now();
-                    let event = Event::Issued {
-                        request: subject.reference(),
-                        grant: open.grant.clone(),
-                        fingerprint: leaf.fingerprint.clone(),
-                        serial_number: leaf.serial_number.clone(),
+                    self.metrics.leaf(&ca, leaf.not_after);
+                    let delivered = Delivered {
+                        ca,
+                        fingerprint: leaf.fingerprint,
+                        serial_number: leaf.serial_number,
                         not_after: leaf.not_after,
                     };
-                    self.record(now, event).await?;
-                    self.metrics.leaf(&ca, leaf.not_after);
-                    let status = grants::issued(
-                        &ca,
-                        &leaf.fingerprint,
-                        &leaf.serial_number,
-                        now,
-                        leaf.not_after,
-                    );
-                    self.end_grant(&open.grant, grant, &status).await?;
+                    self.record_issued(subject, &open.grant, grant, delivered, self.clock.now())
+                        .await?;
                 } else {
                     self.report_foreign(subject, certificate).await?;
                     self.end_open_intent(&subject.uid, "the request carries another certificate")
@@ -115,6 +112,27 @@ impl Context {
         }
         self.settle(&subject.uid);
         Ok(Outcome::Done)
+    }
+
+    /// Records that a certificate was delivered: in the audit log, then in its grant.
+    pub(super) async fn record_issued(
+        &self,
+        subject: &Subject,
+        name: &str,
+        grant: Option<Grant>,
+        delivered: Delivered,
+        now: Timestamp,
+    ) -> Result<(), ControllerError> {
+        let event = Event::Issued {
+            request: subject.reference(),
+            grant: name.to_owned(),
+            fingerprint: delivered.fingerprint.clone(),
+            serial_number: delivered.serial_number.clone(),
+            not_after: delivered.not_after,
+        };
+        self.record(now, event).await?;
+        self.end_grant(name, grant, &grants::issued(delivered, now))
+            .await
     }
 
     pub(super) async fn report_foreign(
