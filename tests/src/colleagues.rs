@@ -11,6 +11,8 @@ use crate::{
 pub const ALICE: &str = "alice@example.com";
 /// Who approves.
 pub const BOB: &str = "bob@example.com";
+/// Who revokes, and has no key of her own.
+pub const CAROL: &str = "carol@example.com";
 
 /// Both with a key in a YubiKey, and a cluster on the suites' policy, with what is changed in it.
 #[must_use]
@@ -41,6 +43,16 @@ pub fn on(
     });
     configure(&alice, &bob, &cluster);
     (alice, bob, cluster)
+}
+
+/// Has `engineer` reach the cluster by the credential of this account, which is the administrator's where the API is
+/// embedded.
+pub fn with_credential(engineer: &Engineer, cluster: &Cluster, account: &str) {
+    let kubeconfig = cluster.kubeconfig_of(account).display().to_string();
+    let bundle = cluster.files().trust_bundle.display().to_string();
+    let set = ["config", "set-cluster", "demo", "--user", account];
+    let reach = ["--kubeconfig", &kubeconfig, "--trust-bundle", &bundle];
+    engineer.run(set.iter().chain(&reach)).succeeded();
 }
 
 /// Leads both to the cluster, where it is now; bob believes what attests alice's key.

@@ -155,7 +155,7 @@ fn one_request_does_not_wait_for_hundreds_of_another() {
     for number in 0..FLOOD {
         world.submit(&world.alice, &format!("a-flood-{number:03}"));
     }
-    world.submit(&world.bob, "z-last-of-all");
+    world.submit(&world.dave, "z-last-of-all");
     world.proxy.spoil(
         Fault::Delay(Duration::from_millis(20)),
         1,

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use touchstone_tests::{
-    cluster::Cluster,
-    colleagues::{self, ALICE, BOB},
+    cluster::{Cluster, kubectl},
+    colleagues::{self, ALICE, BOB, CAROL},
     engineer::{Engineer, Ran},
     policy::{GRANTED, OF_ANOTHER_TEAM},
 };
@@ -14,8 +14,10 @@ const USAGE: i32 = 2;
 const REFUSED: i32 = 9;
 const NAMESPACE: &str = "payments";
 const ROLE: &str = "jit-debug";
+/// An administrator of the cluster, in `system:masters`, who is no operator of Touchstone.
+const ROOT: &str = "root@example.com";
 
-/// alice of `payments`, who is granted access, and bob of `billing`, who approves things and looks.
+/// alice of `payments`, who is granted access, and bob of `billing`, who looks, and revokes by carol's credential.
 struct Setting {
     alice: Engineer,
     bob: Engineer,
@@ -65,16 +67,6 @@ impl Setting {
     fn by(engineer: &Engineer, arguments: &[&str]) -> Ran {
         let pin = engineer.path_text("pin");
         engineer.run(arguments.iter().chain(&["--pin-file", &pin]))
-    }
-
-    /// Has `engineer` reach the cluster by the credential of this account, which is the administrator's where the API is
-    /// embedded.
-    fn with_credential(&self, engineer: &Engineer, account: &str) {
-        let kubeconfig = self.cluster.kubeconfig_of(account).display().to_string();
-        let bundle = self.cluster.files().trust_bundle.display().to_string();
-        let set = ["config", "set-cluster", "demo", "--user", account];
-        let reach = ["--kubeconfig", &kubeconfig, "--trust-bundle", &bundle];
-        engineer.run(set.iter().chain(&reach)).succeeded();
     }
 
     /// The RoleBindings of grants, by name.
@@ -274,10 +266,10 @@ fn a_grant_with_a_binding_of_its_own_opens_a_role_until_it_is_revoked_and_revoki
         "json",
     ];
     if !setting.cluster.is_embedded() {
-        setting.with_credential(&setting.alice, ALICE);
+        colleagues::with_credential(&setting.alice, &setting.cluster, ALICE);
         Setting::by(&setting.alice, &revoke).failed(REFUSED, &["403"]);
     }
-    setting.with_credential(&setting.bob, BOB);
+    colleagues::with_credential(&setting.bob, &setting.cluster, CAROL);
     let dry = ["revoke", name, "--dry-run"];
     let ran = Setting::by(&setting.bob, &dry).succeeded();
     for said in [
@@ -304,7 +296,7 @@ fn a_grant_with_a_binding_of_its_own_opens_a_role_until_it_is_revoked_and_revoki
     let by = if setting.cluster.is_embedded() {
         "touchstone-admin"
     } else {
-        BOB
+        CAROL
     };
     assert_eq!(revoked["revokedBy"], by);
     // Once more changes nothing, and one that is not there is not revoked.
@@ -325,49 +317,94 @@ fn whoever_may_revoke_can_write_nothing_else_into_a_grant_and_nobody_revokes_und
         // It lets none but administrators write to grants.
         return;
     }
-    setting.plant(&[grant_of(
+    let mut planted = grant_of(
         "g-1",
         json!({ "phase": "Issued", "notAfter": "2999-01-01T00:00:00Z" }),
-    )]);
-    let patch_by = |account: &str, patch: &str| {
-        let kubeconfig = setting.cluster.kubeconfig_of(account).display().to_string();
-        let arguments = [
-            "--kubeconfig",
-            &kubeconfig,
-            "patch",
-            "grant",
-            "g-1",
-            "--type=merge",
-            "-p",
-            patch,
-        ];
-        setting.cluster.kubectl(arguments).status.success()
+    );
+    planted["metadata"]["annotations"] = json!({ "example.com/note": "x" });
+    setting.plant(&[planted]);
+    let patch_by = |account: &str, patch: &Value| {
+        let patch = patch.to_string();
+        let patch = ["patch", "grant", "g-1", "--type=merge", "-p", &patch];
+        Ran::of(kubectl(&setting.cluster.kubeconfig_of(account)).args(patch))
     };
-    let patch = |patch: &str| patch_by(BOB, patch);
-    // Nor does whoever may do everything else.
-    let forged = json!({ "spec": { "user": "mallory" } }).to_string();
-    assert!(!patch_by("root@example.com", &forged));
-    let annotations =
-        |annotations: Value| json!({ "metadata": { "annotations": annotations } }).to_string();
-    for refused in [
-        json!({ "spec": { "user": "mallory" } }).to_string(),
-        json!({ "metadata": { "labels": { "a": "b" } } }).to_string(),
-        json!({ "metadata": { "finalizers": ["a.b/c"] } }).to_string(),
-        annotations(json!({ "a": "b" })),
-        annotations(json!({ "touchstone.dev/revocation-reason": "no name" })),
-        annotations(json!({ "touchstone.dev/revoked-by": ALICE })),
-        json!({ "metadata": { "annotations": { "touchstone.dev/revoked-by": BOB } }, "spec": { "groups": ["x"] } }).to_string(),
+    let refused = |account: &str, patch: &Value, words: &str| {
+        let ran = patch_by(account, patch);
+        assert_ne!(ran.code, Some(0), "{patch}: {ran}");
+        assert!(ran.stderr.contains(words), "{patch}: {ran}");
+    };
+    let revoked_by = |name: &str| json!({ "touchstone.dev/revoked-by": name });
+    let annotations = |annotations: &Value| json!({ "metadata": { "annotations": annotations } });
+    // What a revocation by carol would carry beside itself.
+    let beside = |metadata: &[(&str, Value)], further: &[(&str, Value)]| {
+        let mut patch = annotations(&revoked_by(CAROL));
+        for (key, value) in metadata {
+            patch["metadata"][key] = value.clone();
+        }
+        for (key, value) in further {
+            patch["metadata"]["annotations"][key] = value.clone();
+        }
+        patch
+    };
+    let owner = json!([{ "apiVersion": "v1", "kind": "Namespace", "name": "default", "uid": "1" }]);
+    let nothing_else = "changes nothing but annotations";
+    let mut other_user = annotations(&revoked_by(CAROL));
+    other_user["spec"] = json!({ "user": "mallory" });
+    let long = "x".repeat(2049);
+    for (patch, words) in [
+        (
+            json!({ "spec": { "user": "mallory" } }),
+            "names who revokes",
+        ),
+        (
+            annotations(&json!({ "touchstone.dev/revocation-reason": "no name" })),
+            "names who revokes",
+        ),
+        (annotations(&revoked_by(ALICE)), "and nobody else"),
+        (other_user, nothing_else),
+        (
+            beside(&[("labels", json!({ "a": "b" }))], &[]),
+            nothing_else,
+        ),
+        (
+            beside(&[("finalizers", json!(["a.b/c"]))], &[]),
+            nothing_else,
+        ),
+        (beside(&[("ownerReferences", owner)], &[]), nothing_else),
+        (beside(&[], &[("a", "b".into())]), "a revocation sets"),
+        (
+            beside(&[], &[("touchstone.dev/revocation-reason", long.into())]),
+            "of 2 KiB at most",
+        ),
+        (
+            beside(&[], &[("example.com/note", Value::Null)]),
+            "takes no annotations away",
+        ),
     ] {
-        assert!(!patch(&refused), "{refused}");
+        refused(CAROL, &patch, words);
     }
-    assert!(patch(&annotations(
-        json!({ "touchstone.dev/revoked-by": BOB })
-    )));
+    // Nor does whoever may do everything else.
+    refused(
+        ROOT,
+        &json!({ "spec": { "user": "mallory" } }),
+        "names who revokes",
+    );
+    patch_by(CAROL, &annotations(&revoked_by(CAROL))).succeeded();
     // It stays, and stays as it is.
-    assert!(!patch(&annotations(
-        json!({ "touchstone.dev/revoked-by": Value::Null })
-    )));
-    assert!(!patch(&annotations(
-        json!({ "touchstone.dev/revocation-reason": "later" })
-    )));
+    for account in [CAROL, ROOT] {
+        let taken_back = json!({ "touchstone.dev/revoked-by": Value::Null });
+        refused(account, &annotations(&taken_back), "names who revokes");
+        let later = json!({ "touchstone.dev/revocation-reason": "later" });
+        refused(account, &annotations(&later), "stays as it is");
+    }
+    refused(ROOT, &annotations(&revoked_by(ROOT)), "stays as it is");
+
+    // Operators may, for a restore. What is being deleted is let go by whoever keeps it.
+    let restored = json!({ "spec": { "user": "carol" }, "metadata": { "finalizers": ["a.b/c"] } });
+    patch_by("admin", &restored).succeeded();
+    let delete = ["delete", "grant", "g-1", "--wait=false"];
+    setting.cluster.kubectl_ok(delete);
+    patch_by(ROOT, &json!({ "metadata": { "finalizers": [] } })).succeeded();
+    let gone = setting.cluster.kubectl(["get", "grant", "g-1"]);
+    assert!(!gone.status.success());
 }

@@ -28,11 +28,11 @@ const PEOPLE: &[(&str, &str)] = &[
     ),
     // Whom RBAC refuses nothing, and who is nobody to Touchstone.
     (OUTSIDER, "system:masters"),
+    // Each is in one group: what another gives as well would hide what is missing in it.
     ("alice@example.com", "touchstone-engineers"),
-    (
-        "bob@example.com",
-        "touchstone-engineers,touchstone-approvers,touchstone-revokers",
-    ),
+    ("bob@example.com", "touchstone-approvers"),
+    ("carol@example.com", "touchstone-revokers"),
+    ("dave@example.com", "touchstone-engineers"),
     ("mallory@example.com", "touchstone-engineers"),
     ("touchstone-bundle-sync", "nodes"),
     (controller_manager::ACCOUNT, ""),

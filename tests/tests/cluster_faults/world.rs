@@ -85,7 +85,7 @@ pub(crate) struct World {
     signer_name: &'static str,
     pub(crate) runtime: Runtime,
     pub(crate) alice: Engineer,
-    pub(crate) bob: Engineer,
+    pub(crate) dave: Engineer,
     data: PathBuf,
     policy: PathBuf,
     dir: TempDir,
@@ -140,9 +140,9 @@ impl World {
             .tempdir()
             .expect("make a temporary folder");
         let alice = Engineer::new("alice@example.com", 12_345_678);
-        let bob = Engineer::new("bob@example.com", 87_654_321);
-        let text = policy(&[alice.enrolment(12_345_678), bob.enrolment(87_654_321)]);
-        let roots = [&alice, &bob].map(|engineer| {
+        let dave = Engineer::new("dave@example.com", 87_654_321);
+        let text = policy(&[alice.enrolment(12_345_678), dave.enrolment(87_654_321)]);
+        let roots = [&alice, &dave].map(|engineer| {
             let root = dir.path().join(format!("{}.pem", engineer.user));
             fs::write(&root, engineer.key.attestation_root()).expect("write a root");
             root
@@ -171,7 +171,7 @@ impl World {
             signer_name,
             runtime,
             alice,
-            bob,
+            dave,
             data,
             policy,
             dir,
@@ -200,7 +200,7 @@ impl World {
             .arg(&self.policy)
             .arg("--ready-file")
             .arg(path("ready.json"));
-        for engineer in [&self.alice, &self.bob] {
+        for engineer in [&self.alice, &self.dave] {
             let root = path(&format!("{}.pem", engineer.user));
             command.arg("--attestation-root").arg(root);
         }

@@ -57,14 +57,11 @@ impl World {
             cluster.kubectl_ok(["create", "namespace", "front"]);
         } else {
             // The signer that `deploy/` describes, started again with a front door.
-            let manifest = cluster.dir().join("front.yaml");
-            let role = include_str!("../../../deploy/components/front-door/rbac.yaml");
-            fs::write(&manifest, role).expect("write a manifest");
-            cluster.kubectl_ok([
-                Path::new("apply").as_os_str(),
-                "-f".as_ref(),
-                manifest.as_os_str(),
-            ]);
+            let role = concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/../deploy/components/front-door/rbac.yaml"
+            );
+            cluster.kubectl_ok(["apply", "-f", role]);
             cluster.kill_signer();
         }
         make_certificate(&front(&cluster), "tls");

@@ -23,23 +23,6 @@ pub(crate) struct Role {
 }
 
 impl Role {
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Its rights that no call needed.
-    pub(crate) fn unused(&self, calls: &[Call]) -> Vec<String> {
-        let theirs: Vec<&Call> = calls.iter().filter(|call| self.is_for(call)).collect();
-        let unused = self.rights.iter().filter(|right| {
-            !theirs
-                .iter()
-                .any(|call| call.code != 403 && right.is_needed_by(call))
-        });
-        unused
-            .map(|right| format!("{}: {right:?}", self.name))
-            .collect()
-    }
-
     fn is_for(&self, call: &Call) -> bool {
         let is_theirs = self
             .subjects
@@ -49,8 +32,34 @@ impl Role {
     }
 }
 
+/// Their rights that no call needed. One that is given twice is needed by none: without it nothing would be refused.
+pub(crate) fn unused(roles: &[Role], calls: &[Call]) -> Vec<String> {
+    let rights: Vec<(&Role, &Right)> = roles
+        .iter()
+        .flat_map(|role| role.rights.iter().map(move |right| (role, right)))
+        .collect();
+    let gives = |(role, right): &(&Role, &Right), call: &Call| {
+        call.code != 403 && role.is_for(call) && right.is_for(call)
+    };
+    let is_needed = |one: &&(&Role, &Right)| {
+        calls.iter().filter(|call| gives(one, call)).any(|call| {
+            let alike = |other: &&(&Role, &Right)| other.1.answers_as(one.1) && gives(other, call);
+            rights.iter().filter(alike).count() == 1
+        })
+    };
+    let unused = rights.iter().filter(|one| !is_needed(one));
+    unused
+        .map(|(role, right)| format!("{}: {right:?}", role.name))
+        .collect()
+}
+
 impl Right {
-    fn is_needed_by(&self, call: &Call) -> bool {
+    /// Whether the API server asks after both at once: to sign, `update` and `sign` are asked after one by one.
+    fn answers_as(&self, other: &Self) -> bool {
+        self.verb == other.verb && self.resource == other.resource
+    }
+
+    fn is_for(&self, call: &Call) -> bool {
         // Asked after by the API server itself, where these are written
         // (https://kubernetes.io/docs/reference/access-authn-authz/certificate-signing-requests/#authorization).
         let asked_at = |resource: &str| call.resource == resource && call.verb != "get";
