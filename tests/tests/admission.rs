@@ -1,103 +1,22 @@
 //! The admission policies of `deploy/`, tried by people whom RBAC refuses nothing, or whose role is for something else. On a
 //! real control plane: the embedded API has rules of its own.
 
+#[path = "admission/approve_only.rs"]
+mod approve_only;
+#[path = "admission/world.rs"]
+mod world;
+
 use serde_json::{Value, json};
-use std::{fs, path::Path};
 use touchstone_tests::{
-    card_key::CardKey,
-    cluster::{Cluster, Setup, kubectl, request},
-    engineer::Ran,
-    openssl,
-    policy::{GRANTED, MANUAL, policy},
+    cluster::{Cluster, request},
+    policy::GRANTED,
+};
+use world::{
+    ALICE, BOB, FOREIGN_NAME, OPERATOR, OWN_NAME, ROOT, World, assert_refused, base64_of,
+    condition, fail, label, malformed, owners, with_every_right,
 };
 
-const ALICE: &str = "alice@example.com";
-/// Approves, by role and by policy.
-const BOB: &str = "bob@example.com";
-/// An administrator of the cluster, in `system:masters`, who is no operator of Touchstone.
-const ROOT: &str = "root@example.com";
-/// An administrator who is.
-const OPERATOR: &str = "admin";
 const SIGNER: &str = "touchstone-signer";
-
-struct World {
-    key: CardKey,
-    cluster: Cluster,
-}
-
-impl World {
-    /// Nothing where the API is embedded.
-    fn start() -> Option<Self> {
-        if std::env::var_os("KUBEBUILDER_ASSETS").is_none_or(|path| path.is_empty()) {
-            return None;
-        }
-        let key = CardKey::generate(12_345_678);
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        let root = dir.path().join("root.pem");
-        fs::write(&root, key.attestation_root()).expect("write the root");
-        let user = format!(
-            "  - {{ name: {ALICE}, teams: [payments], keys: [ {{ serial: 12345678 }} ] }}\n"
-        );
-        let cluster = Cluster::start(&Setup {
-            policy: policy(&[user]),
-            attestation_roots: vec![root],
-        });
-        Some(Self { key, cluster })
-    }
-
-    fn pem(&self, group: &str, nonce: u8) -> String {
-        let now = jiff::Timestamp::now();
-        self.key.request("demo", ALICE, group, [nonce; 32], now)
-    }
-
-    /// kubectl as `user`.
-    fn by(&self, user: &str, arguments: &[&str]) -> Ran {
-        Ran::of(kubectl(&self.cluster.kubeconfig_of(user)).args(arguments))
-    }
-
-    /// kubectl as `user`, with an object in a file at the end.
-    fn send(&self, user: &str, arguments: &[&str], object: &Value) -> Ran {
-        let file = self.cluster.dir().join("sent.json");
-        fs::write(&file, object.to_string()).expect("write a manifest");
-        let file = file.to_str().expect("a plain name");
-        self.by(user, &[arguments, &["-f", file]].concat())
-    }
-
-    #[track_caller]
-    fn refused(&self, user: &str, arguments: &[&str], object: &Value, words: &str) {
-        let ran = self.send(user, arguments, object);
-        assert_ne!(ran.code, Some(0), "{ran}");
-        assert!(ran.stderr.contains(words), "{words:?} is missing in {ran}");
-    }
-
-    /// A request of alice's that waits for approval: its name.
-    fn waiting(&self) -> String {
-        let object = request(&self.pem(MANUAL, 1));
-        let created = self
-            .send(ALICE, &["create", "-o", "json"], &object)
-            .succeeded();
-        let created: Value = serde_json::from_str(&created.stdout).expect("JSON");
-        let name = created["metadata"]["name"].as_str().expect("a name");
-        self.cluster.wait_until("it waits", |_| {
-            self.read(name)["metadata"]["annotations"]["touchstone.dev/waiting-for"].is_string()
-        });
-        name.to_owned()
-    }
-
-    fn read(&self, name: &str) -> Value {
-        let printed = self.cluster.kubectl_ok(["get", "csr", name, "-o", "json"]);
-        serde_json::from_str(&printed).expect("kubectl prints JSON")
-    }
-}
-
-/// Where a subresource of a request is.
-fn path(name: &str, subresource: &str) -> String {
-    format!("/apis/certificates.k8s.io/v1/certificatesigningrequests/{name}/{subresource}")
-}
-
-fn condition(kind: &str) -> Value {
-    json!([{ "type": kind, "status": "True", "reason": "x", "message": "x" }])
-}
 
 #[test]
 fn what_could_never_be_granted_is_refused_before_it_is_stored() {
@@ -105,59 +24,18 @@ fn what_could_never_be_granted_is_refused_before_it_is_stored() {
         return;
     };
     let good = request(&world.pem(GRANTED, 1));
-    let with = |pointer: &[&str], value: Value| {
-        let mut changed = good.clone();
-        let mut place = &mut changed;
-        for key in pointer {
-            place = &mut place[*key];
-        }
-        *place = value;
-        changed
-    };
-    let large = format!("{}{}", world.pem(GRANTED, 1), "\n".repeat(22_528));
-    let annotated = |key: &str| with(&["metadata", "annotations"], json!({ key: "x" }));
-    let owner = json!([{ "apiVersion": "v1", "kind": "Namespace", "name": "default", "uid": "1" }]);
-    for (changed, words) in [
-        (
-            with(&["spec", "expirationSeconds"], Value::Null),
-            "600 to 86400",
-        ),
-        (
-            with(&["spec", "expirationSeconds"], 86_401.into()),
-            "600 to 86400",
-        ),
-        (
-            with(&["spec", "usages"], json!(["client auth", "server auth"])),
-            "spec.usages",
-        ),
-        (
-            with(&["spec", "usages"], json!(["client auth", "client auth"])),
-            "spec.usages",
-        ),
-        (
-            with(&["spec", "usages"], json!(["digital signature"])),
-            "spec.usages",
-        ),
-        (request(&large), "22528 bytes"),
-        (annotated("touchstone.dev/waiting-for"), "annotations"),
-        (annotated("approval.touchstone.dev/x"), "annotations"),
-        (
-            with(&["metadata", "finalizers"], json!(["a.example/b"])),
-            "finalizers",
-        ),
-        (with(&["metadata", "ownerReferences"], owner), "owners"),
-    ] {
+    for (changed, words) in malformed(&good, &world.pem(GRANTED, 1)) {
         world.refused(ALICE, &["create"], &changed, words);
         world.refused(ROOT, &["create"], &changed, words);
     }
     // An account of the cluster, with every right: as whom an administrator acts.
     for account in ["system:serviceaccount:default:default", "system:node:n"] {
-        let arguments = ["create", "--as", account, "--as-group", "system:masters"];
+        let arguments = [&with_every_right(account)[..], &["create"]].concat();
         world.refused(ROOT, &arguments, &good, "not for accounts of the cluster");
     }
     // Of another signer name, none of this holds.
-    let mut foreign = annotated("touchstone.dev/waiting-for");
-    foreign["spec"]["signerName"] = "example.com/other".into();
+    let mut foreign = world.manual(FOREIGN_NAME);
+    foreign["metadata"]["annotations"] = json!({ "touchstone.dev/waiting-for": "x" });
     foreign["spec"]["expirationSeconds"] = 864_000.into();
     world.send(ROOT, &["create"], &foreign).succeeded();
 
@@ -175,40 +53,23 @@ fn nobody_but_the_signer_approves_denies_or_signs_whatever_rbac_says() {
     let Some(world) = World::start() else {
         return;
     };
-    let name = world.waiting();
+    let name = world.waiting(OWN_NAME);
     for verb in ["approve", "deny"] {
         let ran = world.by(ROOT, &["certificate", verb, &name]);
-        assert!(
-            ran.code != Some(0) && ran.stderr.contains("only touchstone-signer"),
-            "{ran}"
-        );
+        assert_refused(&ran, "only touchstone-signer");
     }
     // A certificate of an attacker's own CA, and no certificate but the word that there will be none.
-    let planted = world.cluster.dir().join("planted.pem");
-    let key = world.cluster.dir().join("planted.key");
-    openssl::self_signed(&key, &planted, "/CN=root/O=system:masters", &[]);
-    let replace = |user: &str, subresource: &str, change: &dyn Fn(&mut Value)| {
-        let mut changed = world.read(&name);
-        change(&mut changed);
-        let path = path(&name, subresource);
-        world.send(user, &["replace", "--raw", &path], &changed)
-    };
-    let certificate = json!(base64(&planted));
+    let certificate = world.planted();
     let plant = |changed: &mut Value| changed["status"]["certificate"] = certificate.clone();
-    let fail = |changed: &mut Value| changed["status"]["conditions"] = condition("Failed");
-    let label = |changed: &mut Value| changed["metadata"]["labels"] = json!({ "a": "b" });
     for change in [&plant as &dyn Fn(&mut Value), &fail] {
         for user in [ROOT, OPERATOR] {
-            let ran = replace(user, "status", change);
-            assert!(
-                ran.code != Some(0) && ran.stderr.contains("only touchstone-signer"),
-                "{ran}"
-            );
+            let ran = world.replace(user, &name, "status", change);
+            assert_refused(&ran, "only touchstone-signer");
         }
     }
     // Two policies refuse this, and the API server names the one whose answer it had first.
     for user in [ROOT, OPERATOR] {
-        let ran = replace(user, "status", &label);
+        let ran = world.replace(user, &name, "status", &label);
         let said = &ran.stderr;
         let refused = said.contains("only touchstone-signer") || said.contains("no labels");
         assert!(ran.code != Some(0) && refused, "{ran}");
@@ -235,13 +96,21 @@ fn nobody_but_the_signer_approves_denies_or_signs_whatever_rbac_says() {
         changed["status"]["conditions"] = condition("Approved");
         label(changed);
     };
-    let ran = replace(OPERATOR, "approval", &both);
-    assert!(
-        ran.code != Some(0) && ran.stderr.contains("no labels"),
-        "{ran}"
-    );
+    let ran = world.replace(OPERATOR, &name, "approval", &both);
+    assert_refused(&ran, "no labels");
     let approve = |changed: &mut Value| changed["status"]["conditions"] = condition("Approved");
-    replace(OPERATOR, "approval", &approve).succeeded();
+    world
+        .replace(OPERATOR, &name, "approval", &approve)
+        .succeeded();
+
+    // Requests of another signer name are the business of others.
+    let foreign = world.create(ROOT, &world.manual(FOREIGN_NAME));
+    let approve = ["certificate", "approve", &foreign];
+    world.by(ROOT, &approve).succeeded();
+    world.replace(ROOT, &foreign, "status", &plant).succeeded();
+    world
+        .by(ROOT, &["label", "csr", &foreign, "a=b"])
+        .succeeded();
 }
 
 #[test]
@@ -249,7 +118,7 @@ fn what_is_asked_stays_as_it_was_asked_and_only_statements_are_added() {
     let Some(world) = World::start() else {
         return;
     };
-    let name = world.waiting();
+    let name = world.waiting(OWN_NAME);
     let before = world.read(&name)["spec"].clone();
     let patch = |user: &str, patch: &Value| {
         let patch = patch.to_string();
@@ -268,6 +137,7 @@ fn what_is_asked_stays_as_it_was_asked_and_only_statements_are_added() {
         for (change, words) in [
             (json!({ "labels": { "a": "b" } }), "no labels"),
             (json!({ "finalizers": ["a.example/b"] }), "finalizers"),
+            (json!({ "ownerReferences": owners() }), "owners"),
             (
                 json!({ "annotations": { "touchstone.dev/waiting-for": "x" } }),
                 "annotations that begin",
@@ -281,11 +151,7 @@ fn what_is_asked_stays_as_it_was_asked_and_only_statements_are_added() {
                 "16 KiB",
             ),
         ] {
-            let ran = patch(user, &json!({ "metadata": change }));
-            assert!(
-                ran.code != Some(0) && ran.stderr.contains(words),
-                "{words:?}: {ran}"
-            );
+            assert_refused(&patch(user, &json!({ "metadata": change })), words);
         }
         patch(
             user,
@@ -316,9 +182,18 @@ fn nobody_but_the_signer_and_operators_writes_what_api_servers_believe() {
             &["annotate", "-n", "touchstone", object, "a=b"][..],
             &["delete", "-n", "touchstone", object],
         ] {
-            let ran = world.by(ROOT, change);
-            assert!(ran.code != Some(0) && ran.stderr.contains(words), "{ran}");
+            assert_refused(&world.by(ROOT, change), words);
         }
+        // A new one is refused as it is asked for, whether one is there or not.
+        world.refused(ROOT, &["create"], &copied(&world.cluster, object), words);
+        // Who deletes a namespace deletes what is in it, and does nothing else.
+        let namespaces = with_every_right("system:serviceaccount:kube-system:namespace-controller");
+        let delete = ["delete", "-n", "touchstone", object, "--dry-run=server"];
+        let delete = [&namespaces[..], &delete].concat();
+        world.by(ROOT, &delete).succeeded();
+        let annotate = ["annotate", "-n", "touchstone", object, "a=b"];
+        let annotate = [&namespaces[..], &annotate].concat();
+        assert_refused(&world.by(ROOT, &annotate), words);
         world
             .by(OPERATOR, &["annotate", "-n", "touchstone", object, "a=b"])
             .succeeded();
@@ -334,29 +209,25 @@ fn nobody_but_the_signer_and_operators_writes_what_api_servers_believe() {
         "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "touchstone-ca", "namespace": "touchstone" },
     });
     world.refused(ROOT, &["create"], &secret, words);
-    // What has another name is nobody's business, and the signer's own rights end at the name.
+    // What has another name, or stands in another namespace, is nobody's business. The signer's own rights end there.
+    let elsewhere = ["create", "configmap", "touchstone-trust-bundle"];
+    world.by(ROOT, &elsewhere).succeeded();
     let create = ["create", "configmap", "other", "-n", "touchstone"];
     world.by(ROOT, &create).succeeded();
     let ran = world.by(
         SIGNER,
         &["delete", "configmap", "other", "-n", "touchstone"],
     );
-    assert!(
-        ran.code != Some(0) && ran.stderr.contains("forbidden"),
-        "{ran}"
-    );
+    assert_refused(&ran, "forbidden");
     let ran = world.by(SIGNER, &["get", "secrets", "-n", "touchstone"]);
-    assert!(
-        ran.code != Some(0) && ran.stderr.contains("forbidden"),
-        "{ran}"
-    );
+    assert_refused(&ran, "forbidden");
 }
-
-fn base64(file: &Path) -> String {
-    base64_of(&fs::read(file).expect("read a file"))
-}
-
-fn base64_of(bytes: &[u8]) -> String {
-    use base64::{Engine as _, engine::general_purpose::STANDARD};
-    STANDARD.encode(bytes)
+/// What a create of this object would send.
+fn copied(cluster: &Cluster, object: &str) -> Value {
+    let printed = cluster.kubectl_ok(["get", "-n", "touchstone", object, "-o", "json"]);
+    let mut copy: Value = serde_json::from_str(&printed).expect("kubectl prints JSON");
+    for set_by_the_server in ["resourceVersion", "uid", "creationTimestamp"] {
+        copy["metadata"][set_by_the_server] = Value::Null;
+    }
+    copy
 }
