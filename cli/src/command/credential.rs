@@ -36,6 +36,8 @@ use touchstone_common::{attestation::Slot, ttl::Ttl};
 
 /// Longer than all that the proxy waits for, one after the other: PIN, touch, approval, touch.
 const ANSWER_WITHIN: Duration = Duration::from_secs(300);
+/// How many proxies are asked, one after the other, if each of them ends without a word.
+const TRIES: u8 = 3;
 /// A log that has grown past this is begun anew.
 const MAX_LOG: u64 = 1 << 20;
 /// What a proxy in the background says when it is ready.
@@ -52,19 +54,18 @@ pub(super) fn run(args: &Credential, output: Output) -> Result<(), Error> {
         let (certificate, not_after) = (&credential.chain, credential.certificate.not_after);
         return output.text(&exec_credential(certificate, &credential.key, not_after));
     }
-    let mut line = open(&store, cluster, &Start::of(args))?;
     let terminal = own_terminal();
     let answers = terminal.is_some() || args.pin.pin_file.is_some();
-    line.ask(&Question::Credential(CredentialWanted {
+    let question = Question::Credential(CredentialWanted {
         ttl_seconds: Some(args.wanted.ttl.as_secs()),
         groups: args.wanted.group.clone(),
         reason: args.wanted.reason.clone(),
         terminal,
         answers,
-    }))?;
-    line.wait_for_human(ANSWER_WITHIN)?;
+    });
+    let (mut line, mut event) = ask(&store, cluster, &Start::of(args), &question)?;
     let credential = loop {
-        match line.hear()? {
+        match event {
             Event::Credential(credential) => break credential,
             Event::Pin { serial, tries_left } => {
                 line.send(&pin(args, serial, tries_left))?;
@@ -74,6 +75,7 @@ pub(super) fn run(args: &Credential, output: Output) -> Result<(), Error> {
             Event::Touch => output.waiting(),
             other => return Err(line.unexpected(&other).into()),
         }
+        event = line.hear()?;
     };
     let LoopbackCredential {
         certificate,
@@ -142,11 +144,10 @@ pub(super) fn hold(
         renew: false,
         allow_impersonation: false,
     };
-    let mut line = open(store, &login.cluster, &start)?;
-    line.ask(&Question::Hold(Box::new(credential)))?;
-    match line.hear()? {
-        Event::Holding => Ok(()),
-        other => Err(line.unexpected(&other).into()),
+    let question = Question::Hold(Box::new(credential));
+    match ask(store, &login.cluster, &start, &question)? {
+        (_, Event::Holding) => Ok(()),
+        (line, other) => Err(line.unexpected(&other).into()),
     }
 }
 
@@ -169,6 +170,28 @@ impl Start {
             pin_cache: args.session.pin_cache,
             renew: args.session.renew,
             allow_impersonation: args.session.allow_impersonation,
+        }
+    }
+}
+
+/// Asks the proxy that runs, or a new one: its first word. One that ended just now is not the last word.
+fn ask(
+    store: &Store,
+    cluster: &str,
+    start: &Start,
+    question: &Question,
+) -> Result<(Line, Event), Error> {
+    let mut tries = TRIES;
+    loop {
+        let mut line = open(store, cluster, start)?;
+        if let Question::Credential(_) = question {
+            line.wait_for_human(ANSWER_WITHIN)?;
+        }
+        tries -= 1;
+        match line.answer_to(question) {
+            Ok(event) => return Ok((line, event)),
+            Err(ProxyError::Ended { .. }) if tries > 0 => {}
+            Err(error) => return Err(error.into()),
         }
     }
 }

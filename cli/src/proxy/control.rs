@@ -202,10 +202,11 @@ pub fn status(store: &Store, cluster: &str) -> Result<Option<ProxyStatus>, Proxy
     let Some(mut line) = Line::open(store, cluster)? else {
         return Ok(None);
     };
-    line.ask(&Question::Status)?;
-    match line.hear()? {
-        Event::Status(status) => Ok(Some(*status)),
-        other => Err(line.unexpected(&other)),
+    match line.answer_to(&Question::Status) {
+        Ok(Event::Status(status)) => Ok(Some(*status)),
+        Ok(other) => Err(line.unexpected(&other)),
+        Err(ProxyError::Ended { .. }) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -217,11 +218,11 @@ pub fn held(store: &Store, cluster: &str) -> Result<Option<SoftwareCredential>, 
     let Some(mut line) = Line::open(store, cluster)? else {
         return Ok(None);
     };
-    line.ask(&Question::Held)?;
-    match line.hear()? {
-        Event::HoldsNothing => Ok(None),
-        Event::Software(credential) => Ok(Some(*credential)),
-        other => Err(line.unexpected(&other)),
+    match line.answer_to(&Question::Held) {
+        Ok(Event::HoldsNothing) | Err(ProxyError::Ended { .. }) => Ok(None),
+        Ok(Event::Software(credential)) => Ok(Some(*credential)),
+        Ok(other) => Err(line.unexpected(&other)),
+        Err(error) => Err(error),
     }
 }
 
@@ -233,15 +234,16 @@ pub fn stop(store: &Store, cluster: &str) -> Result<bool, ProxyError> {
     let Some(mut line) = Line::open(store, cluster)? else {
         return Ok(false);
     };
-    line.ask(&Question::Stop)?;
-    match line.hear()? {
-        Event::Stopping => {
+    match line.answer_to(&Question::Stop) {
+        Ok(Event::Stopping) => {
             // Closed when it has ended.
             let mut rest = Vec::new();
             let _ = (&mut line.reader).take(MAX_LINE).read_to_end(&mut rest);
             Ok(true)
         }
-        other => Err(line.unexpected(&other)),
+        Ok(other) => Err(line.unexpected(&other)),
+        Err(ProxyError::Ended { .. }) => Ok(true),
+        Err(error) => Err(error),
     }
 }
 
@@ -250,6 +252,8 @@ pub fn stop(store: &Store, cluster: &str) -> Result<bool, ProxyError> {
 pub struct Line {
     reader: BufReader<UnixStream>,
     cluster: String,
+    /// Whether anything was heard.
+    heard: bool,
 }
 
 impl Line {
@@ -294,6 +298,7 @@ impl Line {
         Ok(Some(Self {
             reader: BufReader::new(stream),
             cluster: cluster.to_owned(),
+            heard: false,
         }))
     }
 
@@ -306,11 +311,16 @@ impl Line {
         set.map_err(|error| self.broken(&error))
     }
 
-    /// Asks.
+    /// Asks, and hears the first line.
     ///
     /// # Errors
-    /// When it cannot be sent.
-    pub fn ask(&mut self, question: &Question) -> Result<(), ProxyError> {
+    /// As [`Line::hear`].
+    pub fn answer_to(&mut self, question: &Question) -> Result<Event, ProxyError> {
+        self.ask(question)?;
+        self.hear()
+    }
+
+    fn ask(&mut self, question: &Question) -> Result<(), ProxyError> {
         self.send(&Sent {
             version: VERSION,
             question: question.clone(),
@@ -346,7 +356,7 @@ impl Line {
                 let gone = io::Error::new(io::ErrorKind::UnexpectedEof, "it ended");
                 return Err(self.broken(&gone));
             }
-            Ok(_) => {}
+            Ok(_) => self.heard = true,
             Err(error) => return Err(self.broken(&error)),
         }
         match serde_json::from_slice(&line) {
@@ -379,6 +389,16 @@ impl Line {
     fn broken(&self, error: &io::Error) -> ProxyError {
         let why = match error.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "does not answer".to_owned(),
+            // A connection to one that is being killed is made, and then ends.
+            io::ErrorKind::BrokenPipe
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::UnexpectedEof
+                if !self.heard =>
+            {
+                return ProxyError::Ended {
+                    cluster: self.cluster.clone(),
+                };
+            }
             io::ErrorKind::UnexpectedEof => "ended in the middle of an answer".to_owned(),
             _ => format!("is gone: {error}"),
         };
@@ -456,6 +476,14 @@ mod tests {
         assert!(status_at(&store).unwrap().is_none());
     }
 
+    #[test]
+    fn one_that_ends_before_its_first_word_is_no_proxy_any_more() {
+        let (_directory, store) = store();
+        let proxy = answering(&store, "");
+        assert!(status_at(&store).unwrap().is_none());
+        proxy.join().unwrap();
+    }
+
     fn status_at(store: &Store) -> Result<Option<ProxyStatus>, ProxyError> {
         status(store, "prod")
     }
@@ -475,13 +503,8 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_silence_and_an_early_end_are_errors() {
-        for lines in [
-            "",
-            "nonsense\n",
-            "{\"event\":\"stopping\"}\n",
-            "{\"event\":",
-        ] {
+    fn nonsense_and_an_end_in_the_middle_are_errors() {
+        for lines in ["nonsense\n", "{\"event\":\"stopping\"}\n", "{\"event\":"] {
             let (_directory, store) = store();
             let proxy = answering(&store, lines);
             let error = status_at(&store).unwrap_err();

@@ -13,6 +13,12 @@ pub enum ProxyError {
         /// Which cluster.
         cluster: String,
     },
+    /// The proxy was asked, and ended before its first word: someone ended it, or killed it.
+    #[error("the proxy of {cluster} ended before it answered")]
+    Ended {
+        /// Which cluster.
+        cluster: String,
+    },
     /// The proxy was asked, and says why not.
     #[error("{message}")]
     Failed {
@@ -90,6 +96,7 @@ impl ProxyError {
             Self::AlreadyRuns { cluster } => Some(format!(
                 "use it (touchstone status), or end it: touchstone logout --cluster {cluster}"
             )),
+            Self::Ended { .. } => Some("try again: a new one is started".to_owned()),
             Self::Failed { remedy, .. } => remedy.clone(),
             Self::Listen {
                 source, cluster, ..
