@@ -109,6 +109,8 @@ pub enum Event {
         /// Why.
         message: String,
     },
+    /// The log can be written again, after it could not be.
+    Resumed {},
     /// A grant was revoked.
     Revoked {
         /// The grant.

@@ -315,7 +315,7 @@ impl Metrics {
             false if self.is_standing_by.load(Ordering::Acquire) => Ready::StandingBy,
             false => return Err(NotReady::NotWatching),
         };
-        if self.is_audit_lost.load(Ordering::Acquire) {
+        if self.is_audit_lost() {
             return Err(NotReady::Audit);
         }
         let until = self.signs_until.load(Ordering::Acquire);
@@ -360,6 +360,11 @@ impl Metrics {
     pub(crate) fn audit_writable(&self, is_writable: bool) {
         self.audit_writable.set(is_writable.into());
         self.is_audit_lost.store(!is_writable, Ordering::Release);
+    }
+
+    /// Whether the last record could not be written.
+    pub(crate) fn is_audit_lost(&self) -> bool {
+        self.is_audit_lost.load(Ordering::Acquire)
     }
 
     pub(crate) fn leads(&self, leads: bool) {

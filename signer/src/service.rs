@@ -16,13 +16,16 @@ use crate::{
     signers::{OwnCa, Signers},
 };
 use kube::Client;
-use std::{num::NonZeroUsize, sync::Arc};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use touchstone_common::policy::Policy;
 
 /// How many engineers' evidence is remembered.
 const EVIDENCE: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not zero");
+
+/// How often it is tried whether the audit log can be written again.
+const RESUME_EVERY: Duration = Duration::from_secs(5);
 
 /// What a signer is made of, beside the API it works on.
 pub struct Service {
@@ -128,9 +131,11 @@ impl Service {
                 signers,
                 snapshot,
             };
+            let resuming = resume(audit.clone(), Arc::clone(&clock), Arc::clone(&metrics));
             let watching = watch_policy(policy, audit, clock, metrics);
             tokio::select! {
                 result = answer(parts, shutdown, ready) => result,
+                never = resuming => match never {},
                 never = watching => match never {},
                 never = rotate(rotation) => match never {},
             }
@@ -207,6 +212,22 @@ async fn monitor(
     match listener {
         Some(listener) => metrics::serve(listener, metrics, clock).await,
         None => std::future::pending().await,
+    }
+}
+
+/// Tries for ever whether an audit log that could not be written can be again: a replica that stands aside writes nothing
+/// else by which it would know.
+async fn resume(
+    audit: AuditLog,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+) -> std::convert::Infallible {
+    loop {
+        tokio::time::sleep(RESUME_EVERY).await;
+        if metrics.is_audit_lost() && audit.append(clock.now(), Event::Resumed {}).await.is_ok() {
+            tracing::info!("the audit log is written again");
+            metrics.audit_writable(true);
+        }
     }
 }
 

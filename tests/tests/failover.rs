@@ -64,9 +64,37 @@ impl World {
     }
 
     fn replica(&self, name: &'static str) -> Replica {
+        self.replica_by(name, Command::new(program("touchstone-signer")))
+    }
+
+    /// One whose data directory is a file system of its own, full while there is a file `full`.
+    fn replica_on_a_small_disk(&self, name: &'static str) -> Replica {
+        let script = r#"
+set -eu
+mkdir "$1"
+mount -t tmpfs -o size=128k tmpfs "$1"
+while [ -d "$2" ]; do
+    if [ ! -e "$2/full" ]; then rm -f "$1/ballast"; elif [ ! -e "$1/ballast" ]; then cat /dev/zero >"$1/ballast" 2>"$2/why" || true; fi
+    sleep 0.1
+done &
+shift 2
+exec "$@"
+"#;
+        let root = rustix::process::geteuid().is_root();
+        let mut command = Command::new("unshare");
+        command
+            .arg(if root { "-m" } else { "-rm" })
+            .args(["sh", "-c", script, "sh"])
+            .arg(self.dir.path().join(name))
+            .arg(self.dir.path())
+            .arg(program("touchstone-signer"));
+        self.replica_by(name, command)
+    }
+
+    /// One that `command` starts.
+    fn replica_by(&self, name: &'static str, mut command: Command) -> Replica {
         let data = self.dir.path().join(name);
         let ready = self.dir.path().join(format!("{name}.ready"));
-        let mut command = Command::new(program("touchstone-signer"));
         command
             .args(["run", "--signer-name", SIGNER_NAME])
             .args(["--namespace", NAMESPACE, "--replica", name])
@@ -235,4 +263,44 @@ fn whatever_becomes_of_the_leader_each_request_gets_one_certificate() {
         world.grants().iter().filter(is_issued).count() == all
     });
     world.each_has_one_certificate(&[&a.data, &b.data, &c.data]);
+}
+
+/// Needs a file system of its own, so a mount namespace: as root, or where users may make one.
+#[test]
+fn a_leader_that_cannot_record_stands_aside_for_one_that_can() {
+    let mut world = World::start();
+    // The first makes the CA, whose key the others read in its folder.
+    let founder = world.replica("founder");
+    let a = world.replica_on_a_small_disk("a");
+    founder.running.terminate();
+    wait_until("a leads", &[&a], || world.is_led_by(&a));
+    let b = world.replica("b");
+    let request = world.create();
+    world.is_issued(&request, &[&a, &b]);
+    assert!(world.is_led_by(&a), "{}", world.holder());
+
+    let full = world.dir.path().join("full");
+    fs::write(&full, "").expect("fill the disk");
+    wait_until("the disk is full", &[&a], || {
+        fs::metadata(world.dir.path().join("why")).is_ok_and(|why| why.len() > 0)
+    });
+    // What is left of the log's last page takes a few records more.
+    for _ in 0..8 {
+        let request = world.create();
+        world.is_issued(&request, &[&a, &b]);
+    }
+    assert!(world.is_led_by(&b), "{}", world.holder());
+    assert!(a.running.output().contains("stands aside"));
+
+    // With room again, it stands by, and takes over.
+    fs::remove_file(&full).expect("make room");
+    wait_until("it writes again", &[&a], || {
+        a.running
+            .output()
+            .contains("the audit log is written again")
+    });
+    b.running.terminate();
+    let request = world.create();
+    world.is_issued(&request, &[&a, &b]);
+    assert!(world.is_led_by(&a), "{}", world.holder());
 }

@@ -26,6 +26,9 @@ use tokio_util::sync::CancellationToken;
 /// How long giving the Lease back may take: another takes it anyway when it has run out.
 const RESIGN_WITHIN: Duration = Duration::from_millis(500);
 
+/// How often a replica that stands aside looks whether it still has to.
+const ASIDE: Duration = Duration::from_secs(1);
+
 /// One replica that leads when no other does.
 pub struct Candidate {
     leases: Api<Lease>,
@@ -62,13 +65,23 @@ impl Candidate {
         (candidate, leadership)
     }
 
-    /// Stands until `shutdown`, and gives the Lease back then.
+    /// Stands until `shutdown`, and gives the Lease back then; and while its audit log cannot be written, for it could sign
+    /// nothing, and another can.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut election = Election::new(self.name.clone(), self.duration);
         // What it tells early is read again, and what it fails to tell is found by looking.
         let changes = watch_object(self.leases.clone(), NAME).default_backoff();
         let mut changes = std::pin::pin!(changes);
         loop {
+            if self.metrics.is_audit_lost() {
+                tracing::warn!("this replica stands aside until its audit log can be written");
+                self.resign(&mut election).await;
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    () = self.fit() => {}
+                }
+                election = Election::new(self.name.clone(), self.duration);
+            }
             let action = election.next(BootTime::now());
             if let Action::Wait(until) = action {
                 tokio::select! {
@@ -93,8 +106,13 @@ impl Candidate {
             }
             self.tell(&election);
         }
+        self.resign(&mut election).await;
+    }
+
+    /// Leads no more, and gives the Lease back.
+    async fn resign(&mut self, election: &mut Election) {
         let resigned = election.resign();
-        self.tell(&election);
+        self.tell(election);
         if let Some((version, transitions)) = resigned {
             let gave = tokio::time::timeout(RESIGN_WITHIN, self.give_back(version, transitions));
             match gave.await {
@@ -106,6 +124,13 @@ impl Candidate {
                     tracing::warn!("the lease was not given back in time: it runs out by itself")
                 }
             }
+        }
+    }
+
+    /// Waits until the audit log can be written.
+    async fn fit(&self) {
+        while self.metrics.is_audit_lost() {
+            tokio::time::sleep(ASIDE).await;
         }
     }
 

@@ -212,6 +212,7 @@ impl People {
                 format!("generation {generation}, {sha256}"),
             ),
             Event::PolicyRefused { message } => row("policyRefused", "", "", message.clone()),
+            Event::Resumed {} => row("resumed", "", "", "could not be written before".into()),
             Event::Revoked {
                 grant,
                 user,
