@@ -450,17 +450,61 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
 }
 
 /// An error and its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let refusal = refusal(error);
+        let said = refusal.map_or_else(|| error.to_string(), str::to_owned);
         // Some libraries print their cause themselves.
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
+        if !text.ends_with(&said) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&said);
         }
-        source = cause.source();
+        next = match refusal {
+            Some(_) => None,
+            None => error.source(),
+        };
     }
     text
+}
+
+/// What an API server said, where an error is its refusal: printed, that would be the whole answer, three times over.
+fn refusal<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a str> {
+    let boxed = error.downcast_ref::<Box<kube::Error>>();
+    match error
+        .downcast_ref::<kube::Error>()
+        .or(boxed.map(AsRef::as_ref))
+    {
+        Some(kube::Error::Api(status)) if !status.message.is_empty() => Some(&status.message),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ca::canary::CanaryError;
+
+    #[test]
+    fn a_refusal_of_an_api_server_is_told_once_in_its_words() {
+        let status = kube::core::Status {
+            code: 401,
+            message: "Unauthorized".into(),
+            reason: "Unauthorized".into(),
+            ..Default::default()
+        };
+        let refused = || kube::Error::Api(Box::new(status.clone()));
+        assert_eq!(chain(&refused()), "Unauthorized");
+        let canary = CanaryError::Api {
+            endpoint: "https://10.0.0.1/".into(),
+            source: Box::new(refused()),
+        };
+        assert_eq!(
+            chain(&canary),
+            "have a canary certificate authenticate at https://10.0.0.1/: Unauthorized"
+        );
+    }
 }
