@@ -16,6 +16,8 @@ use world::{
     condition, fail, label, malformed, owners, with_every_right,
 };
 
+/// An operator, who is nothing else.
+const OLGA: &str = "olga@example.com";
 const SIGNER: &str = "touchstone-signer";
 
 #[test]
@@ -221,6 +223,55 @@ fn nobody_but_the_signer_and_operators_writes_what_api_servers_believe() {
     assert_refused(&ran, "forbidden");
     let ran = world.by(SIGNER, &["get", "secrets", "-n", "touchstone"]);
     assert_refused(&ran, "forbidden");
+}
+
+#[test]
+fn an_operator_restores_the_record_by_the_role_in_deploy_and_opens_no_other_secret() {
+    let Some(world) = World::start() else {
+        return;
+    };
+    let role = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/operators.yaml");
+    world.cluster.kubectl_ok(["apply", "-f", role]);
+    let record = [
+        "get",
+        "-n",
+        "touchstone",
+        "secret/touchstone-ca",
+        "-o",
+        "json",
+    ];
+    world.cluster.wait_until("the rights count", |_| {
+        world.by(OLGA, &record).code == Some(0)
+    });
+    let read = world.by(OLGA, &record).succeeded();
+    let mut backup: Value = serde_json::from_str(&read.stdout).expect("JSON");
+    let metadata = backup["metadata"].as_object_mut().expect("metadata");
+    // What docs/operations.md takes out.
+    for field in [
+        "resourceVersion",
+        "uid",
+        "creationTimestamp",
+        "managedFields",
+    ] {
+        metadata.remove(field);
+    }
+    let delete = ["delete", "-n", "touchstone", "secret/touchstone-ca"];
+    world.by(OLGA, &delete).succeeded();
+    let restore = ["apply", "--server-side"];
+    world.refused(ROOT, &restore, &backup, "touchstone-operators");
+    world.send(OLGA, &restore, &backup).succeeded();
+    let restored: Value =
+        serde_json::from_str(&world.by(OLGA, &record).succeeded().stdout).expect("JSON");
+    assert_eq!(restored["data"], backup["data"]);
+
+    backup["metadata"]["name"] = "other".into();
+    world.refused(OLGA, &restore, &backup, "forbidden");
+    world.refused(OLGA, &["create"], &backup, "forbidden");
+    let ran = world.by(OLGA, &["get", "secrets", "-n", "touchstone"]);
+    assert!(
+        ran.code != Some(0) && ran.stderr.contains("forbidden"),
+        "{ran}"
+    );
 }
 /// What a create of this object would send.
 fn copied(cluster: &Cluster, object: &str) -> Value {

@@ -34,6 +34,7 @@ const PEOPLE: &[(&str, &str)] = &[
     ("carol@example.com", "touchstone-revokers"),
     ("dave@example.com", "touchstone-engineers"),
     ("mallory@example.com", "touchstone-engineers"),
+    ("olga@example.com", "touchstone-operators"),
     ("touchstone-bundle-sync", "nodes"),
     (controller_manager::ACCOUNT, ""),
 ];
