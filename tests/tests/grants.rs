@@ -373,6 +373,10 @@ fn whoever_may_revoke_can_write_nothing_else_into_a_grant_and_nobody_revokes_und
         (beside(&[("ownerReferences", owner)], &[]), nothing_else),
         (beside(&[], &[("a", "b".into())]), "a revocation sets"),
         (
+            beside(&[], &[("example.com/note", "y".into())]),
+            "a revocation sets",
+        ),
+        (
             beside(&[], &[("touchstone.dev/revocation-reason", long.into())]),
             "of 2 KiB at most",
         ),
@@ -389,7 +393,8 @@ fn whoever_may_revoke_can_write_nothing_else_into_a_grant_and_nobody_revokes_und
         &json!({ "spec": { "user": "mallory" } }),
         "names who revokes",
     );
-    patch_by(CAROL, &annotations(&revoked_by(CAROL))).succeeded();
+    let reason = [("touchstone.dev/revocation-reason", "stolen".into())];
+    patch_by(CAROL, &beside(&[], &reason)).succeeded();
     // It stays, and stays as it is.
     for account in [CAROL, ROOT] {
         let taken_back = json!({ "touchstone.dev/revoked-by": Value::Null });
