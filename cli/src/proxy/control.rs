@@ -17,6 +17,7 @@ use std::{
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
     os::unix::net::UnixStream,
     path::PathBuf,
+    thread,
     time::Duration,
 };
 use zeroize::{Zeroize as _, ZeroizeOnDrop, Zeroizing};
@@ -29,6 +30,10 @@ pub const MAX_LINE: u64 = 256 * 1024;
 pub(super) const ROOM: usize = 16 * 1024;
 /// An answer that needs no human comes within this.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether one that is being killed is gone, and how long between.
+const LOOKS: u8 = 5;
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// What is asked of a proxy.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -205,7 +210,7 @@ pub fn status(store: &Store, cluster: &str) -> Result<Option<ProxyStatus>, Proxy
     match line.answer_to(&Question::Status) {
         Ok(Event::Status(status)) => Ok(Some(*status)),
         Ok(other) => Err(line.unexpected(&other)),
-        Err(ProxyError::Ended { .. }) => Ok(None),
+        Err(ProxyError::Ended { .. }) => is_gone(store, cluster).map(|()| None),
         Err(error) => Err(error),
     }
 }
@@ -219,9 +224,10 @@ pub fn held(store: &Store, cluster: &str) -> Result<Option<SoftwareCredential>, 
         return Ok(None);
     };
     match line.answer_to(&Question::Held) {
-        Ok(Event::HoldsNothing) | Err(ProxyError::Ended { .. }) => Ok(None),
+        Ok(Event::HoldsNothing) => Ok(None),
         Ok(Event::Software(credential)) => Ok(Some(*credential)),
         Ok(other) => Err(line.unexpected(&other)),
+        Err(ProxyError::Ended { .. }) => is_gone(store, cluster).map(|()| None),
         Err(error) => Err(error),
     }
 }
@@ -242,9 +248,23 @@ pub fn stop(store: &Store, cluster: &str) -> Result<bool, ProxyError> {
             Ok(true)
         }
         Ok(other) => Err(line.unexpected(&other)),
-        Err(ProxyError::Ended { .. }) => Ok(true),
+        Err(ProxyError::Ended { .. }) => is_gone(store, cluster).map(|()| true),
         Err(error) => Err(error),
     }
+}
+
+/// Whether one that ended a talk without a word has ended itself: it is not believed to without a look.
+fn is_gone(store: &Store, cluster: &str) -> Result<(), ProxyError> {
+    for _ in 0..LOOKS {
+        if Line::open(store, cluster)?.is_none() {
+            return Ok(());
+        }
+        thread::sleep(LOOK_EVERY);
+    }
+    Err(ProxyError::Talk {
+        cluster: cluster.to_owned(),
+        why: "ends each talk without an answer".to_owned(),
+    })
 }
 
 /// A connection to a proxy.
@@ -444,7 +464,6 @@ mod tests {
     use std::{
         fs,
         os::unix::{fs::PermissionsExt as _, net::UnixListener},
-        thread,
     };
 
     fn store() -> (tempfile::TempDir, Store) {

@@ -96,7 +96,6 @@ impl ProxyError {
             Self::AlreadyRuns { cluster } => Some(format!(
                 "use it (touchstone status), or end it: touchstone logout --cluster {cluster}"
             )),
-            Self::Ended { .. } => Some("try again: a new one is started".to_owned()),
             Self::Failed { remedy, .. } => remedy.clone(),
             Self::Listen {
                 source, cluster, ..
@@ -113,7 +112,7 @@ impl ProxyError {
                 "someone else put it there: remove {} and tell your administrator",
                 path.display()
             )),
-            Self::Talk { .. } => {
+            Self::Ended { .. } | Self::Talk { .. } => {
                 Some(
                     "end it and let it be started again: touchstone logout; one that does not end so: pkill -f 'touchstone proxy'"
                         .to_owned(),
