@@ -1,6 +1,8 @@
 //! What goes wrong between the signer and its API server, and who else writes there: at the end each request has the one
 //! certificate that the policy grants it, or a reason why not.
 
+#[path = "cluster_faults/controller_manager.rs"]
+mod controller_manager;
 #[path = "cluster_faults/invariants.rs"]
 mod invariants;
 #[path = "cluster_faults/objects.rs"]

@@ -1,7 +1,7 @@
 //! `touchstone-signer run` with a fault proxy between it and its API server: the embedded one, served by the test, or a real
 //! control plane.
 
-use crate::invariants;
+use crate::{controller_manager, invariants};
 use jiff::Timestamp;
 use k8s_openapi::{
     ByteString,
@@ -12,9 +12,7 @@ use k8s_openapi::{
             CertificateSigningRequestSpec,
         },
         coordination::v1::Lease,
-        core::v1::ConfigMap,
     },
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{
     Api, Client, Config, ResourceExt as _,
@@ -123,9 +121,13 @@ impl World {
         if let Server::Embedded(api) = &world.server {
             let ca = ClusterCa::make(&world.dir.path().join("cluster-ca"));
             let client = world.embedded_client(api, "admin", ADMINISTRATORS);
-            world.runtime.block_on(publish(client, &ca));
+            world
+                .runtime
+                .block_on(controller_manager::publish(client, &ca));
             let signer = Api::all(world.embedded_client(api, "controller-manager", SIGNER));
-            world.runtime.spawn(sign_what_is_approved(signer, ca));
+            world
+                .runtime
+                .spawn(controller_manager::sign_what_is_approved(signer, ca));
         }
         world.start_signer();
         world
@@ -531,47 +533,6 @@ fn embedded(runtime: &Runtime, dir: &Path, policy: &str) -> Place {
         identity: Some(identity),
     };
     (Server::Embedded(api), behind, data, policy_file, None)
-}
-
-/// What kube-apiserver says of its client CAs.
-async fn publish(client: Client, ca: &ClusterCa) {
-    let pem = fs::read_to_string(ca.certificate()).expect("read the CA");
-    let map = ConfigMap {
-        metadata: ObjectMeta {
-            name: Some("extension-apiserver-authentication".into()),
-            ..ObjectMeta::default()
-        },
-        data: Some([("client-ca-file".to_owned(), pem)].into()),
-        ..ConfigMap::default()
-    };
-    let maps: Api<ConfigMap> = Api::namespaced(client, "kube-system");
-    let created = maps.create(&PostParams::default(), &map).await;
-    created.expect("create the ConfigMap");
-}
-
-/// Signs for ever, as kube-controller-manager does.
-async fn sign_what_is_approved(requests: Api<CertificateSigningRequest>, ca: ClusterCa) {
-    loop {
-        let all = requests.list(&ListParams::default()).await;
-        for mut request in all.into_iter().flatten() {
-            let conditions = request.status.iter().flat_map(|it| &it.conditions);
-            let approved = conditions.flatten().any(|it| it.type_ == "Approved");
-            if !approved || certificate(&request).is_some() {
-                continue;
-            }
-            let seconds = request.spec.expiration_seconds.expect("a lifetime");
-            let lives = jiff::SignedDuration::from_secs(seconds.into());
-            let signed = ca.sign_as_it_is(&request.spec.request.0, lives);
-            let status = request.status.get_or_insert_default();
-            status.certificate = Some(ByteString(signed.into_bytes()));
-            let name = request.name_any();
-            // Whoever else wrote meanwhile: the next time.
-            let _ = requests
-                .replace_status(&name, &PostParams::default(), &request)
-                .await;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
 
 /// A real control plane, whose own signer is ended: ours takes its place, with its account.
