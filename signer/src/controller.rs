@@ -63,6 +63,9 @@ use tracing::Instrument as _;
 
 /// How many requests are worked on at once.
 const AT_ONCE: usize = 64;
+/// How many of one creator's. The disk of the API is what a request waits for, and with four the next is always there: more
+/// bring hardly more certificates, and make everyone else's take longer. See `docs/benchmarks.md`.
+const SHARE: usize = 4;
 /// How many settled requests are remembered, so that the echo of one's own writes is not worked on again.
 const SETTLED: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not zero");
 /// Of how many requests that are not at their end the last record is remembered.
@@ -236,18 +239,19 @@ impl Context {
         shutdown: CancellationToken,
         ready: impl FnOnce() + Send,
     ) -> Result<(), ControllerError> {
-        let mut queue = Queue::new(AT_ONCE);
+        let mut queue = Queue::new(AT_ONCE, SHARE);
         let mut running = JoinSet::new();
-        let mut aftercare = Queue::new(AT_ONCE);
+        let mut aftercare = Queue::new(AT_ONCE, AT_ONCE);
         let mut caring = JoinSet::new();
         let mut ready = Some(ready);
         let mut snapshot = self.snapshot.clone();
         let mut grants = std::pin::pin!(self.heard_of_grants());
         for request in self.take_in(grants.as_mut(), &mut aftercare).await? {
-            queue.push(request, Input::Reread);
+            queue.push(request, Arc::default(), Input::Reread);
         }
         let mut unlisted: HashSet<String> = self.signers.names().map(str::to_owned).collect();
         let mut events = std::pin::pin!(self.heard_of_requests());
+        let creator = |request: &_| queue::creator(request, self.front_account.as_deref());
         loop {
             while let Some((name, input)) = queue.start() {
                 let span = self.span(&input);
@@ -261,7 +265,7 @@ impl Context {
                 heard = grants.next() => match heard {
                     Some(Ok(watcher::Event::Apply(grant) | watcher::Event::InitApply(grant))) => {
                         if let Some((name, input)) = aftercare::due(&grant) {
-                            aftercare.push(name, input);
+                            aftercare.push(name, Arc::default(), input);
                         }
                     }
                     // What a Grant that was deleted had bound is collected with it.
@@ -275,10 +279,10 @@ impl Context {
                 () = aftercare.due() => {}
                 heard = events.next() => match heard.map(|(name, event)| event.map(|event| (name, event))) {
                     Some(Ok((_, watcher::Event::Apply(request) | watcher::Event::InitApply(request)))) => {
-                        queue.push(request.name_any(), Input::Object(Box::new(request)));
+                        queue.push(request.name_any(), creator(&request), Input::Object(Box::new(request)));
                     }
                     Some(Ok((_, watcher::Event::Delete(request)))) => {
-                        queue.push(request.name_any(), Input::Reread);
+                        queue.push(request.name_any(), creator(&request), Input::Reread);
                     }
                     Some(Ok((name, watcher::Event::InitDone))) => {
                         unlisted.remove(&name);
@@ -418,7 +422,7 @@ impl Context {
             if grant.phase() != Phase::Intent {
                 self.count_living(&grant);
                 if let Some((name, input)) = aftercare::due(&grant) {
-                    aftercare.push(name, input);
+                    aftercare.push(name, Arc::default(), input);
                 }
                 continue;
             }

@@ -31,7 +31,7 @@ use touchstone_common::csr;
 
 /// The annotation that says for whom the front door created a request. For people: whoever may annotate a request can
 /// write it.
-const CREATED_FOR: &str = "touchstone.dev/created-for";
+pub(crate) const CREATED_FOR: &str = "touchstone.dev/created-for";
 /// How often the files of the certificate are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 

@@ -1,6 +1,6 @@
 //! What the programs themselves cost, as they are released and on real parts. See `docs/benchmarks.md`.
 //!
-//! `cargo bench --bench programs -- [start] [past] [issuing] [rotation] [login] [proxy] [cluster] [handover]`; all of them without a name.
+//! `cargo bench --bench programs -- [start] [past] [issuing] [rotation] [login] [proxy] [cluster] [flood] [handover]`; all of them without a name.
 
 #![expect(
     clippy::expect_used,
@@ -12,6 +12,8 @@
 mod api;
 #[path = "programs/cluster.rs"]
 mod cluster;
+#[path = "programs/flood.rs"]
+mod flood;
 #[path = "programs/handover.rs"]
 mod handover;
 #[path = "programs/issuing.rs"]
@@ -22,6 +24,8 @@ mod login;
 mod past;
 #[path = "programs/proxy.rs"]
 mod proxy;
+#[path = "programs/requests.rs"]
+mod requests;
 #[path = "programs/rotation.rs"]
 mod rotation;
 #[path = "programs/start.rs"]
@@ -32,7 +36,7 @@ fn main() {
     if login::is_card_process() {
         return login::run();
     }
-    let all: [(&str, fn()); 8] = [
+    let all: [(&str, fn()); 9] = [
         ("start", start::run),
         ("past", past::run),
         ("issuing", issuing::run),
@@ -40,6 +44,7 @@ fn main() {
         ("login", login::run),
         ("proxy", proxy::run),
         ("cluster", cluster::run),
+        ("flood", flood::run),
         ("handover", handover::run),
     ];
     // Cargo says `--bench`, which tells nothing here.

@@ -11,6 +11,8 @@ use std::{
 
 /// Where figures are kept for the table at the end: one a line, its columns parted by tabs.
 const FIGURES: &str = "TOUCHSTONE_FIGURES";
+/// For a short look at a load: so many percent of it.
+const PERCENT: &str = "TOUCHSTONE_BENCH_PERCENT";
 
 /// Prints a figure, and keeps it where `scripts/bench` wants it.
 pub(crate) fn figure(what: &str, value: &str, aim: &str) {
@@ -28,6 +30,15 @@ fn parenthesised(aim: &str) -> String {
     } else {
         format!(" (aim: {aim})")
     }
+}
+
+/// So many, or the share of them that is asked for.
+pub(crate) fn scaled(count: usize) -> usize {
+    let percent = std::env::var(PERCENT).ok();
+    let percent = percent
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(100_usize);
+    (count * percent / 100).max(1)
 }
 
 /// Durations of one kind.

@@ -1,7 +1,11 @@
 //! Which request is worked on next: each at most once at a time, the latest state of it, with growing pauses after
-//! failures; of those that are ready, one of each creator in turn. Holds nothing for requests that are done.
+//! failures; of those that are ready, one of each creator in turn, and few of each at once. Holds nothing for requests that
+//! are done.
 
+mod creator;
 mod turns;
+
+pub(super) use creator::creator;
 
 use super::reconcile::Outcome;
 use futures::StreamExt;
@@ -25,15 +29,6 @@ pub(super) enum Input {
     Reread,
 }
 
-impl Input {
-    fn creator(&self) -> Arc<str> {
-        match self {
-            Self::Object(request) => request.spec.username.as_deref().unwrap_or_default().into(),
-            Self::Reread => Arc::default(),
-        }
-    }
-}
-
 #[derive(Debug)]
 pub(super) struct Queue {
     at_once: usize,
@@ -47,7 +42,7 @@ pub(super) struct Queue {
 
 #[derive(Debug)]
 struct Work {
-    /// Who made it, as Kubernetes authenticated them; empty where nobody knows yet.
+    /// In whose turn; empty where nobody knew when it was first heard of.
     creator: Arc<str>,
     /// What came in and has not been worked on.
     next: Option<Input>,
@@ -64,21 +59,22 @@ enum Place {
 }
 
 impl Queue {
-    pub(super) fn new(at_once: usize) -> Self {
+    /// For so many requests at once, and so many of one creator.
+    pub(super) fn new(at_once: usize, share: usize) -> Self {
         Self {
             at_once,
             running: 0,
             waiting: 0,
-            ready: Turns::default(),
+            ready: Turns::new(share),
             work: HashMap::new(),
             pauses: DelayQueue::new(),
         }
     }
 
     /// Something was heard of a request.
-    pub(super) fn push(&mut self, name: String, input: Input) {
+    pub(super) fn push(&mut self, name: String, creator: Arc<str>, input: Input) {
         let work = self.work.entry(name.clone()).or_insert_with(|| Work {
-            creator: input.creator(),
+            creator,
             next: None,
             place: Place::Ready,
             failures: 0,
@@ -108,7 +104,7 @@ impl Queue {
         if self.running >= self.at_once {
             return None;
         }
-        let name = self.ready.pop()?;
+        let name = self.ready.begin()?;
         let work = self.work.get_mut(&name)?;
         work.place = Place::Running;
         self.running = self.running.saturating_add(1);
@@ -122,6 +118,7 @@ impl Queue {
         let Some(work) = self.work.get_mut(name) else {
             return;
         };
+        self.ready.end(&work.creator);
         let waited = std::mem::replace(&mut work.waits, matches!(outcome, Outcome::Wait(_)));
         self.waiting = self
             .waiting
@@ -202,43 +199,93 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
-    fn request_of(creator: &str) -> Input {
-        let mut request = CertificateSigningRequest::default();
-        request.spec.username = Some(creator.into());
-        Input::Object(Box::new(request))
+    #[tokio::test]
+    async fn whoever_comes_after_ten_thousand_requests_of_another_waits_for_none_of_them() {
+        let mut queue = Queue::new(64, 4);
+        for number in 0..10_000 {
+            queue.push(format!("flood-{number}"), "mallory".into(), Input::Reread);
+        }
+        assert_eq!(
+            started(&mut queue),
+            ["flood-0", "flood-1", "flood-2", "flood-3"]
+        );
+        queue.push("alice-1".into(), "alice".into(), Input::Reread);
+        queue.push("bob-1".into(), "bob".into(), Input::Reread);
+        assert_eq!(started(&mut queue), ["alice-1", "bob-1"]);
+        queue.finish("flood-1", Outcome::Done);
+        assert_eq!(started(&mut queue), ["flood-4"]);
     }
 
     #[tokio::test]
-    async fn whoever_comes_after_ten_thousand_requests_of_another_is_next_but_one() {
-        let mut queue = Queue::new(64);
-        for number in 0..10_000 {
-            queue.push(format!("flood-{number}"), request_of("mallory"));
+    async fn where_there_is_no_more_room_each_creator_has_a_turn() {
+        let mut queue = Queue::new(3, 3);
+        for number in 0..10 {
+            queue.push(format!("flood-{number}"), "mallory".into(), Input::Reread);
         }
         let running = started(&mut queue);
-        assert_eq!(running.len(), 64);
-        queue.push("alice-1".into(), request_of("alice"));
-        queue.push("alice-2".into(), request_of("alice"));
-        queue.push("bob-1".into(), request_of("bob"));
+        assert_eq!(running, ["flood-0", "flood-1", "flood-2"]);
+        queue.push("alice-1".into(), "alice".into(), Input::Reread);
+        queue.push("alice-2".into(), "alice".into(), Input::Reread);
+        queue.push("bob-1".into(), "bob".into(), Input::Reread);
         let mut worked_on = Vec::new();
-        for name in running.iter().take(6) {
-            queue.finish(name, Outcome::Done);
+        for name in running {
+            queue.finish(&name, Outcome::Done);
             worked_on.extend(started(&mut queue));
         }
-        assert_eq!(
-            worked_on,
-            [
-                "flood-64", "alice-1", "bob-1", "flood-65", "alice-2", "flood-66"
-            ]
-        );
+        assert_eq!(worked_on, ["alice-1", "bob-1", "flood-3"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_waits_or_pauses_takes_nothing_of_its_creators_share() {
+        let mut queue = Queue::new(8, 1);
+        for name in ["a", "b", "c"] {
+            queue.push(name.into(), "alice".into(), Input::Reread);
+        }
+        assert_eq!(started(&mut queue), ["a"]);
+        queue.finish("a", Outcome::Wait(HOUR));
+        assert_eq!(started(&mut queue), ["b"]);
+        queue.finish("b", Outcome::Retry);
+        assert_eq!(started(&mut queue), ["c"]);
+        queue.due().await;
+        assert!(started(&mut queue).is_empty());
+        queue.finish("c", Outcome::Done);
+        assert_eq!(started(&mut queue), ["b"]);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_held_of_a_creator_whose_requests_are_done() {
+        let mut queue = Queue::new(8, 2);
+        for creator in 0..1_000 {
+            for number in 0..3 {
+                queue.push(
+                    format!("{creator}-{number}"),
+                    creator.to_string().into(),
+                    Input::Reread,
+                );
+            }
+        }
+        let mut ended = 0;
+        loop {
+            let running = started(&mut queue);
+            if running.is_empty() {
+                break;
+            }
+            for name in running {
+                queue.finish(&name, Outcome::Done);
+                ended += 1;
+            }
+        }
+        assert_eq!(ended, 3_000);
+        assert!(queue.ready.is_empty());
     }
 
     #[tokio::test]
     async fn one_request_is_never_worked_on_twice_at_once_and_none_is_forgotten() {
-        let mut queue = Queue::new(8);
-        queue.push("a".into(), Input::Reread);
-        queue.push("a".into(), Input::Reread);
+        let mut queue = Queue::new(8, 8);
+        queue.push("a".into(), Arc::default(), Input::Reread);
+        queue.push("a".into(), Arc::default(), Input::Reread);
         assert_eq!(started(&mut queue), ["a"]);
-        queue.push("a".into(), Input::Reread);
+        queue.push("a".into(), Arc::default(), Input::Reread);
         assert!(started(&mut queue).is_empty());
         queue.finish("a", Outcome::Done);
         assert_eq!(started(&mut queue), ["a"]);
@@ -248,9 +295,9 @@ mod tests {
 
     #[tokio::test]
     async fn no_more_than_so_many_run_at_once() {
-        let mut queue = Queue::new(2);
+        let mut queue = Queue::new(2, 2);
         for name in ["a", "b", "c"] {
-            queue.push(name.into(), Input::Reread);
+            queue.push(name.into(), Arc::default(), Input::Reread);
         }
         assert_eq!(started(&mut queue), ["a", "b"]);
         queue.finish("b", Outcome::Done);
@@ -259,12 +306,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_failure_pauses_longer_each_time_and_news_do_not_shorten_it() {
-        let mut queue = Queue::new(1);
-        queue.push("a".into(), Input::Reread);
+        let mut queue = Queue::new(1, 1);
+        queue.push("a".into(), Arc::default(), Input::Reread);
         for expected in [200, 400, 800] {
             assert_eq!(started(&mut queue), ["a"]);
             queue.finish("a", Outcome::Retry);
-            queue.push("a".into(), Input::Reread);
+            queue.push("a".into(), Arc::default(), Input::Reread);
             assert!(started(&mut queue).is_empty());
             let before = tokio::time::Instant::now();
             queue.due().await;
@@ -275,12 +322,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_request_that_waits_is_looked_at_when_it_or_the_policy_changes() {
-        let mut queue = Queue::new(1);
-        queue.push("a".into(), Input::Reread);
+        let mut queue = Queue::new(1, 1);
+        queue.push("a".into(), Arc::default(), Input::Reread);
         assert_eq!(started(&mut queue), ["a"]);
         queue.finish("a", Outcome::Wait(HOUR));
         assert!(started(&mut queue).is_empty());
-        queue.push("a".into(), Input::Reread);
+        queue.push("a".into(), Arc::default(), Input::Reread);
         assert_eq!(started(&mut queue), ["a"]);
         queue.finish("a", Outcome::Wait(HOUR));
         assert_eq!(queue.waiting(), 1);
@@ -292,11 +339,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn ten_thousand_requests_that_wait_are_left_alone_until_the_first_wait_ends() {
-        let mut queue = Queue::new(64);
+        let mut queue = Queue::new(64, 64);
         let before = tokio::time::Instant::now();
         for number in 0..10_000_u64 {
             let name = number.to_string();
-            queue.push(name.clone(), Input::Reread);
+            queue.push(name.clone(), Arc::default(), Input::Reread);
             assert_eq!(started(&mut queue), [name.as_str()]);
             queue.finish(&name, Outcome::Wait(HOUR + Duration::from_secs(number)));
         }

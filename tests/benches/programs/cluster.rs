@@ -4,19 +4,15 @@
 //!
 //! Requests are signed while others wait, by the same processor: what is told is from the create to the certificate.
 
-use crate::support::{Durations, figure, ms, process_time, resident_mib};
+use super::requests::{self, USER, client, has_certificate, place, runtime, start};
+use crate::support::{Durations, figure, ms, process_time, resident_mib, scaled};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use k8s_openapi::{
-    ByteString,
-    api::certificates::v1::{
-        CertificateSigningRequest, CertificateSigningRequestCondition,
-        CertificateSigningRequestSpec,
-    },
+use k8s_openapi::api::certificates::v1::{
+    CertificateSigningRequest, CertificateSigningRequestCondition,
 };
 use kube::{
-    Api, Client, Config, ResourceExt as _,
-    api::{ObjectMeta, PostParams, WatchEvent, WatchParams},
-    config::{KubeConfigOptions, Kubeconfig},
+    Api, ResourceExt as _,
+    api::{PostParams, WatchEvent, WatchParams},
 };
 use std::{
     collections::HashMap,
@@ -30,18 +26,8 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::oneshot;
-use touchstone_tests::{
-    card_key::CardKey,
-    child::Running,
-    cluster::{Cluster, Setup},
-    openssl,
-    policy::{GRANTED, policy},
-};
+use touchstone_tests::{card_key::CardKey, child::Running, cluster::Cluster, openssl};
 
-const USER: &str = "alice@example.com";
-/// What the embedded API calls its administrator, who creates requests there.
-const ADMINISTRATOR: &str = "touchstone-admin";
-const SERIAL: u32 = 12_345_678;
 const OURS: &str = "touchstone.dev/client";
 const OF_KUBERNETES: &str = "kubernetes.io/kube-apiserver-client";
 const CLIENTS: usize = 50;
@@ -54,32 +40,12 @@ const LIMIT: Duration = Duration::from_secs(120);
 const IDLE: Duration = Duration::from_secs(30);
 /// What the protocol needs: create the grant, approve, write the certificate, the grant's status, the event.
 const LEAST: usize = 5;
-/// For a short look: so many percent of every number.
-const PERCENT: &str = "TOUCHSTONE_BENCH_PERCENT";
 
 pub(crate) fn run() {
-    let key = Arc::new(CardKey::generate(SERIAL));
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    let root = dir.path().join("attestation-root.pem");
-    fs::write(&root, key.attestation_root()).expect("write the root");
-    let enrolment = format!(
-        "- {{ name: {USER}, teams: [payments], keys: [ {{ serial: {SERIAL} }} ], usernames: [{ADMINISTRATOR}] }}\n"
-    );
-    let cluster = Cluster::start(&Setup {
-        policy: policy(&[enrolment]),
-        attestation_roots: vec![root],
-    });
-    let where_ = if cluster.is_embedded() {
-        "embedded API"
-    } else {
-        "control plane"
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    runtime.block_on(async {
+    let (cluster, key) = start();
+    let key = Arc::new(key);
+    let where_ = place(&cluster);
+    runtime().block_on(async {
         let admin = client(&cluster.files().admin_kubeconfig).await;
         let engineer = if cluster.is_embedded() {
             admin.clone()
@@ -201,22 +167,6 @@ pub(crate) fn run() {
     });
 }
 
-fn scaled(count: usize) -> usize {
-    let percent = std::env::var(PERCENT).ok();
-    let percent = percent
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(100_usize);
-    (count * percent / 100).max(1)
-}
-
-pub(crate) async fn client(kubeconfig: &Path) -> Client {
-    let kubeconfig = Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-        .await
-        .expect("a usable kubeconfig");
-    Client::try_from(config).expect("a client")
-}
-
 /// Requests for one signer.
 #[derive(Clone)]
 struct Load {
@@ -284,22 +234,7 @@ impl Load {
     }
 
     fn request(&self, name: &str) -> CertificateSigningRequest {
-        let now = jiff::Timestamp::now();
-        let pem = self.key.request("demo", USER, GRANTED, [7; 32], now);
-        CertificateSigningRequest {
-            metadata: ObjectMeta {
-                name: Some(name.to_owned()),
-                ..ObjectMeta::default()
-            },
-            spec: CertificateSigningRequestSpec {
-                expiration_seconds: Some(1800),
-                request: ByteString(pem.into_bytes()),
-                signer_name: self.signer_name.to_owned(),
-                usages: Some(vec!["client auth".to_owned()]),
-                ..CertificateSigningRequestSpec::default()
-            },
-            status: None,
-        }
+        requests::request(&self.key, self.signer_name, name)
     }
 
     async fn create(&self, request: &CertificateSigningRequest) {
@@ -349,7 +284,7 @@ impl Load {
             "{:?} came to {ended:?}",
             request.metadata.name
         );
-        if status.is_some_and(|status| status.certificate.is_some())
+        if has_certificate(request)
             && let Some(waiter) = locked(waiting).remove(&request.name_any())
         {
             let _ = waiter.send(());

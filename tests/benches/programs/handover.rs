@@ -2,33 +2,23 @@
 //! delivered that was asked for when the leader was told. On a real control plane where `KUBEBUILDER_ASSETS` names one, else
 //! on the embedded API.
 
-use super::cluster::client;
+use super::requests::{client, has_certificate, place, request, runtime, start, when};
 use crate::support::{Durations, figure, ms};
-use futures::TryStreamExt as _;
 use k8s_openapi::api::{certificates::v1::CertificateSigningRequest, coordination::v1::Lease};
-use kube::{
-    Api, Client, Resource,
-    api::{PostParams, WatchEvent, WatchParams},
-};
-use serde::de::DeserializeOwned;
+use kube::{Api, Client, api::PostParams};
 use std::{
-    fmt::Debug,
     fs,
     path::PathBuf,
     process::Command,
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
-use tokio::task::JoinHandle;
 use touchstone_tests::{
     card_key::CardKey,
     child::{Running, program},
-    cluster::{Cluster, Setup, manifest},
-    policy::{GRANTED, policy},
+    cluster::Cluster,
 };
 
-const USER: &str = "alice@example.com";
-const SERIAL: u32 = 12_345_678;
 /// A signer beside the one that every cluster of the suites has.
 const SIGNER_NAME: &str = "touchstone.dev/handover";
 const NAMESPACE: &str = "default";
@@ -45,36 +35,19 @@ struct World {
 }
 
 pub(crate) fn run() {
-    let key = CardKey::generate(SERIAL);
+    let (cluster, key) = start();
+    let where_ = place(&cluster);
     let dir = tempfile::tempdir().expect("a temporary folder");
     let root = dir.path().join("attestation-root.pem");
     fs::write(&root, key.attestation_root()).expect("write the root");
-    // An administrator asks, on either API.
-    let enrolment = format!(
-        "- {{ name: {USER}, teams: [payments], keys: [ {{ serial: {SERIAL} }} ], usernames: [admin, touchstone-admin] }}\n"
-    );
-    let cluster = Cluster::start(&Setup {
-        policy: policy(&[enrolment]),
-        attestation_roots: vec![root.clone()],
-    });
-    let where_ = if cluster.is_embedded() {
-        "embedded API"
-    } else {
-        "control plane"
-    };
     let world = World {
         cluster,
         key,
         root,
         dir,
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime");
     let [mut led, mut issued] = [Durations::new(), Durations::new()];
-    runtime.block_on(async {
+    runtime().block_on(async {
         let client = client(&world.cluster.files().admin_kubeconfig).await;
         let mut leader = world.replica(0);
         for round in 1..=ROUNDS {
@@ -134,11 +107,8 @@ impl World {
         mut leader: Running,
         next: usize,
     ) -> (Duration, Duration) {
-        let request = format!("handover-{next}");
-        let now = jiff::Timestamp::now();
-        let pem = self.key.request("demo", USER, GRANTED, [7; 32], now);
-        let object: CertificateSigningRequest =
-            serde_json::from_value(manifest(&request, SIGNER_NAME, &pem)).expect("a request");
+        let asked = format!("handover-{next}");
+        let object = request(&self.key, SIGNER_NAME, &asked);
         let leases = Api::<Lease>::namespaced(client.clone(), NAMESPACE);
         let requests = Api::<CertificateSigningRequest>::all(client.clone());
         let holder = format!("{}_", name(next));
@@ -148,11 +118,7 @@ impl World {
             by.is_some_and(|by| by.starts_with(&holder))
         })
         .await;
-        let issued = when(&requests, &request, |request| {
-            let status = request.status.as_ref();
-            status.is_some_and(|status| status.certificate.is_some())
-        })
-        .await;
+        let issued = when(&requests, &asked, has_certificate).await;
         let told = Instant::now();
         leader.terminate();
         let created = requests.create(&PostParams::default(), &object).await;
@@ -167,28 +133,4 @@ impl World {
 
 fn name(number: usize) -> String {
     format!("replica-{number}")
-}
-
-/// When an object is first seen to be so. The watch is open when this returns.
-async fn when<K>(
-    api: &Api<K>,
-    name: &str,
-    is_so: impl Fn(&K) -> bool + Send + 'static,
-) -> JoinHandle<Instant>
-where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
-{
-    let one = WatchParams::default().fields(&format!("metadata.name={name}"));
-    let events = api.watch(&one, "0").await.expect("the watch is taken");
-    tokio::spawn(async move {
-        let mut events = std::pin::pin!(events);
-        while let Some(event) = events.try_next().await.expect("an event") {
-            if let WatchEvent::Added(object) | WatchEvent::Modified(object) = event
-                && is_so(&object)
-            {
-                return Instant::now();
-            }
-        }
-        panic!("the watch ended first");
-    })
 }
