@@ -63,9 +63,9 @@ use tracing::Instrument as _;
 
 /// How many requests are worked on at once.
 const AT_ONCE: usize = 64;
-/// How many of one creator's. The disk of the API is what a request waits for, and with four the next is always there: more
-/// bring hardly more certificates, and make everyone else's take longer. See `docs/benchmarks.md`.
-const SHARE: usize = 4;
+/// How many of one creator's. With two the API always has the next one; more bring a creator of thousands their certificates
+/// sooner, and make everyone else's take longer. See `docs/benchmarks.md`.
+const SHARE: usize = 2;
 /// How many settled requests are remembered, so that the echo of one's own writes is not worked on again.
 const SETTLED: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not zero");
 /// Of how many requests that are not at their end the last record is remembered.

@@ -8,6 +8,7 @@
 //! requests of those whom the cluster does not know. `review` and `issue` are pure: they know no network, clock or file.
 
 pub mod anonymous;
+pub mod api;
 pub mod approvers;
 pub mod audit;
 pub mod bundle;

@@ -110,7 +110,7 @@ impl Source {
     ) -> Result<Self, SourceError> {
         let config = credentials.config().await?;
         let namespace = credentials.namespace(namespace, &config);
-        let client = Client::try_from(config).map_err(kubernetes("connect"))?;
+        let client = crate::api::client(config).map_err(kubernetes("connect"))?;
         Ok(Self { client, namespace })
     }
 

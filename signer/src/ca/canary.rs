@@ -7,7 +7,7 @@ use super::{CaError, IssuingCa, bootstrap, key::CaKeyError};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
-use kube::{Api, Client, Config, api::PostParams, config::AuthInfo};
+use kube::{Api, Config, api::PostParams, config::AuthInfo};
 use serde_json::json;
 use std::{sync::Arc, time::Duration};
 use touchstone_common::{
@@ -118,7 +118,7 @@ pub async fn prove(
         endpoint: name.clone(),
         source: Box::new(source),
     };
-    let client = Client::try_from(config).map_err(failed)?;
+    let client = crate::api::client(config).map_err(failed)?;
     let review = Api::<SelfSubjectReview>::all(client)
         .create(&PostParams::default(), &SelfSubjectReview::default())
         .await

@@ -2,6 +2,7 @@
 
 use super::{DEFAULT_SIGNER_NAME, SignerOptions, cluster::ClusterOptions};
 use crate::{
+    api,
     ca::{bootstrap, key::KeyPlace, record::Binding, rotation},
     client_ca::ClientCa,
     clock::{Clock, SystemClock},
@@ -105,12 +106,11 @@ impl Run {
             Arc::clone(&clock),
             Arc::clone(&metrics),
         );
-        let fenced = lease::fenced(found.config.clone(), leadership.clone()).map_err(|source| {
-            Error::Api {
+        let fenced =
+            lease::fenced(&found.config, leadership.clone()).map_err(|source| Error::Api {
                 doing: "connect",
                 source: Box::new(source),
-            }
-        })?;
+            })?;
         let rotation = match (names.own(), settings) {
             (Some(name), Some(settings)) => Some(rotation::Parts {
                 founded,
@@ -225,7 +225,7 @@ pub(super) fn connect(config: Config) -> Result<(Client, String), Error> {
         .to_string()
         .trim_end_matches('/')
         .to_owned();
-    let client = Client::try_from(config).map_err(|source| Error::Api {
+    let client = api::client(config).map_err(|source| Error::Api {
         doing: "connect",
         source: Box::new(source),
     })?;

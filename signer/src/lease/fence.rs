@@ -1,6 +1,7 @@
 //! A client that writes nothing for who does not lead.
 
 use super::{Leadership, NotLeading};
+use crate::api;
 use futures::future::{Either, MapErr, TryFutureExt as _};
 use http::{Method, Request};
 use kube::{
@@ -11,7 +12,7 @@ use std::{
     future::{Ready, ready},
     task::{Context, Poll},
 };
-use tower::{BoxError, Layer, Service, buffer::BufferLayer, retry::RetryLayer};
+use tower::{BoxError, Layer, Service, ServiceBuilder, buffer::BufferLayer, retry::RetryLayer};
 
 /// How many requests may be on their way to the connection: as many as kube's own client takes.
 const REQUESTS: usize = 1024;
@@ -20,14 +21,14 @@ const REQUESTS: usize = 1024;
 ///
 /// # Errors
 /// When the configuration cannot be used.
-pub fn fenced(mut config: Config, leadership: Leadership) -> Result<Client, kube::Error> {
-    // Behind kube's own, a second try after a pause would not be asked.
-    config.default_retry = false;
-    let builder = ClientBuilder::try_from(config)?
-        .with_layer(&Fence(leadership))
-        .with_layer(&BufferLayer::new(REQUESTS))
-        .with_layer(&RetryLayer::new(RetryPolicy::server_retry()));
-    Ok(builder.build())
+pub fn fenced(config: &Config, leadership: Leadership) -> Result<Client, kube::Error> {
+    // Each try is asked anew, a second one after a pause too.
+    let service = ServiceBuilder::new()
+        .layer(RetryLayer::new(RetryPolicy::server_retry()))
+        .layer(BufferLayer::new(REQUESTS))
+        .layer(Fence(leadership))
+        .service(api::service(config)?);
+    Ok(ClientBuilder::new(service, config.default_namespace.clone()).build())
 }
 
 #[derive(Clone)]

@@ -4,7 +4,7 @@
 //!
 //! Requests are signed while others wait, by the same processor: what is told is from the create to the certificate.
 
-use super::requests::{self, USER, client, has_certificate, place, runtime, start};
+use super::requests::{self, CROWD, client, crowd, has_certificate, place, runtime, start};
 use crate::support::{Durations, figure, ms, process_time, resident_mib, scaled};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::certificates::v1::{
@@ -30,7 +30,6 @@ use touchstone_tests::{card_key::CardKey, child::Running, cluster::Cluster, open
 
 const OURS: &str = "touchstone.dev/client";
 const OF_KUBERNETES: &str = "kubernetes.io/kube-apiserver-client";
-const CLIENTS: usize = 50;
 const LOADS: [usize; 2] = [1_000, 10_000];
 /// As many go through kube-controller-manager's signer: with its own limits that takes a minute.
 const BESIDE: usize = 1_000;
@@ -47,22 +46,17 @@ pub(crate) fn run() {
     let where_ = place(&cluster);
     runtime().block_on(async {
         let admin = client(&cluster.files().admin_kubeconfig).await;
-        let engineer = if cluster.is_embedded() {
-            admin.clone()
-        } else {
-            client(&cluster.kubeconfig_of(USER)).await
-        };
         let ours = Load {
             key: Arc::clone(&key),
             signer_name: OURS,
-            creator: Api::all(engineer),
+            creators: crowd(&cluster).await.into_iter().map(Api::all).collect(),
             watcher: Api::all(admin.clone()),
             approves: false,
         };
         let signer = cluster.signer_id().expect("the signer runs");
         let told = |what: &str| format!("cluster ({where_}): {what}");
         // The first few pay for what is made once.
-        ours.run(CLIENTS, "warm").await;
+        ours.run(CROWD, "warm").await;
         let mut first = None;
         for count in LOADS.map(scaled) {
             let before = (process_time(signer), calls(&cluster));
@@ -106,7 +100,7 @@ pub(crate) fn run() {
         if let Some(controller_manager) = controller_manager() {
             let theirs = Load {
                 signer_name: OF_KUBERNETES,
-                creator: ours.watcher.clone(),
+                creators: vec![ours.watcher.clone()],
                 approves: true,
                 ..ours.clone()
             };
@@ -172,7 +166,8 @@ pub(crate) fn run() {
 struct Load {
     key: Arc<CardKey>,
     signer_name: &'static str,
-    creator: Api<CertificateSigningRequest>,
+    /// Who creates requests, one client after the other.
+    creators: Vec<Api<CertificateSigningRequest>>,
     watcher: Api<CertificateSigningRequest>,
     /// Whether a client approves what it created, as no policy does it.
     approves: bool,
@@ -200,7 +195,8 @@ impl Load {
         let next = Arc::new(AtomicUsize::new(0));
         let started = Instant::now();
         let mut clients = tokio::task::JoinSet::new();
-        for _ in 0..CLIENTS.min(count) {
+        for creator in self.creators.iter().cycle().take(CROWD.min(count)) {
+            let creator = creator.clone();
             let (load, next, waiting) = (self.clone(), Arc::clone(&next), Arc::clone(&waiting));
             let prefix = prefix.to_owned();
             clients.spawn(async move {
@@ -215,7 +211,7 @@ impl Load {
                     let (sender, issued) = oneshot::channel();
                     locked(&waiting).insert(name, sender);
                     let created = Instant::now();
-                    load.create(&request).await;
+                    load.create(&creator, &request).await;
                     match tokio::time::timeout(LIMIT, issued).await {
                         Ok(Ok(())) => durations.push(created.elapsed()),
                         Ok(Err(_)) | Err(_) => break,
@@ -237,8 +233,12 @@ impl Load {
         requests::request(&self.key, self.signer_name, name)
     }
 
-    async fn create(&self, request: &CertificateSigningRequest) {
-        let created = self.creator.create(&PostParams::default(), request).await;
+    async fn create(
+        &self,
+        creator: &Api<CertificateSigningRequest>,
+        request: &CertificateSigningRequest,
+    ) {
+        let created = creator.create(&PostParams::default(), request).await;
         let mut created = created.expect("the request is taken");
         if self.approves {
             created.status.get_or_insert_default().conditions =
@@ -331,7 +331,7 @@ async fn make_foreign(load: &Load) -> usize {
             let requests = load.watcher.clone();
             async move { requests.create(&PostParams::default(), &request).await }
         })
-        .buffer_unordered(CLIENTS)
+        .buffer_unordered(CROWD)
         .take_while(|_| std::future::ready(started.elapsed() < LIMIT))
         .filter(|created| std::future::ready(created.is_ok()))
         .count()

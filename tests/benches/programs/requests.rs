@@ -13,6 +13,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use std::{fmt::Debug, fs, path::Path, time::Instant};
 use tokio::task::JoinHandle;
+use touchstone_signer::api;
 use touchstone_tests::{
     card_key::CardKey,
     cluster::{Cluster, Setup},
@@ -25,14 +26,20 @@ pub(crate) const USER: &str = "alice@example.com";
 pub(crate) const FLOODER: &str = "mallory@example.com";
 const SERIAL: u32 = 12_345_678;
 
-/// A cluster with a policy under which [`USER`], [`FLOODER`] and the administrator, `admin` or `touchstone-admin`, ask with this key.
+/// How many others ask, in the same name too: see [`crowd`].
+pub(crate) const CROWD: usize = 50;
+
+/// A cluster with a policy under which [`USER`], [`FLOODER`], the [`crowd`] and the administrator, `admin` or
+/// `touchstone-admin`, ask with this key.
 pub(crate) fn start() -> (Cluster, CardKey) {
     let key = CardKey::generate(SERIAL);
     let dir = tempfile::tempdir().expect("a temporary folder");
     let root = dir.path().join("attestation-root.pem");
     fs::write(&root, key.attestation_root()).expect("write the root");
+    let crowd: Vec<String> = (0..CROWD).map(one_of_crowd).collect();
     let enrolment = format!(
-        "- {{ name: {USER}, teams: [payments], keys: [ {{ serial: {SERIAL} }} ], usernames: [admin, touchstone-admin, {FLOODER}] }}\n"
+        "- {{ name: {USER}, teams: [payments], keys: [ {{ serial: {SERIAL} }} ], usernames: [admin, touchstone-admin, {FLOODER}, {}] }}\n",
+        crowd.join(", ")
     );
     let cluster = Cluster::start(&Setup {
         policy: policy(&[enrolment]),
@@ -50,11 +57,32 @@ pub(crate) fn place(cluster: &Cluster) -> &'static str {
 }
 
 pub(crate) async fn client(kubeconfig: &Path) -> Client {
+    api::client(config(kubeconfig).await).expect("a client")
+}
+
+async fn config(kubeconfig: &Path) -> Config {
     let kubeconfig = Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
-        .expect("a usable kubeconfig");
-    Client::try_from(config).expect("a client")
+        .expect("a usable kubeconfig")
+}
+
+/// Engineers, each with a connection of their own; one administrator where the API is embedded, as it knows no others.
+pub(crate) async fn crowd(cluster: &Cluster) -> Vec<Client> {
+    let admin = config(&cluster.files().admin_kubeconfig).await;
+    let as_one = |number| {
+        let mut config = admin.clone();
+        if !cluster.is_embedded() {
+            config.auth_info.impersonate = Some(one_of_crowd(number));
+            config.auth_info.impersonate_groups = Some(vec!["touchstone-engineers".to_owned()]);
+        }
+        api::client(config).expect("a client")
+    };
+    (0..CROWD).map(as_one).collect()
+}
+
+fn one_of_crowd(number: usize) -> String {
+    format!("engineer-{number}@example.com")
 }
 
 /// A runtime as wide as the machines on which the figures of the documents are measured.
