@@ -37,9 +37,8 @@ mod tests {
 
     #[test]
     fn whom_the_front_door_made_it_for_counts_and_what_others_write_does_not() {
-        let front = Some("system:serviceaccount:touchstone:touchstone-signer");
-        let account = front.expect("the front door's account");
-        let of = |request| creator(&request, front);
+        let account = "system:serviceaccount:touchstone:touchstone-signer";
+        let of = |request| creator(&request, Some(account));
         assert_ne!(
             of(created(account, "alice@example.com")),
             of(created(account, "bob@example.com"))
