@@ -21,11 +21,21 @@ use tower::{BoxError, Service, ServiceBuilder, retry::RetryLayer};
 /// # Errors
 /// When the configuration cannot be used.
 pub fn client(config: Config) -> Result<Client, Error> {
-    let retry = RetryLayer::new(RetryPolicy::server_retry());
-    let service = ServiceBuilder::new()
-        .layer(retry)
-        .service(service(&config)?);
-    Ok(ClientBuilder::new(service, config.default_namespace).build())
+    let service = service(&config)?;
+    Ok(trying_again(service, config.default_namespace))
+}
+
+/// A client by what sends each request once: it is asked anew for every try.
+pub(crate) fn trying_again<S>(service: S, namespace: String) -> Client
+where
+    S: Service<Request<Body>, Response = Response<Incoming>, Error = BoxError, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+{
+    ClientBuilder::new(service, namespace)
+        .with_layer(&RetryLayer::new(RetryPolicy::server_retry()))
+        .build()
 }
 
 /// What sends requests, each once.

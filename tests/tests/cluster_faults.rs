@@ -175,8 +175,9 @@ fn one_request_does_not_wait_for_hundreds_of_another() {
         })
         .position(|name| name == "z-last-of-all")
         .expect("it is issued");
-    // Those that were begun when it was heard of, and one turn: a queue in the order of arrival would have it last.
-    assert!(before < FLOOD / 2, "{before} of {FLOOD} came before it");
+    // Two at once of the other's, while it took its own way. In the order of arrival it would be the last, and with turns alone
+    // it would come after as many as are worked on at once.
+    assert!(before < 32, "{before} of {FLOOD} came before it");
     world.proxy.behave();
     world.issued(&format!("a-flood-{:03}", FLOOD - 1));
     world.check();
